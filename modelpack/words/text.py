@@ -38,7 +38,8 @@ def parse_size(text: str) -> int:
     if found is None or unit is None:
         raise Usage(f"{text!r} is not a size", advice="Write 32MiB, 4GB, 1.5GiB or 123456 (bytes).")
     fraction = found[2] or ""
-    return (int(found[1] + fraction) * unit) // 10 ** len(fraction)
+    scale: int = 10 ** len(fraction)
+    return int(found[1] + fraction) * unit // scale
 
 
 def size(count: float) -> str:

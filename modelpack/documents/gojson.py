@@ -1,0 +1,76 @@
+"""JSON in and out: bounded reading of what others wrote, and the one form in which Go writes it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from modelpack.errors import Corrupt
+from modelpack.words.blob import SMALL
+
+# encoding/json's HTMLEscape is on by default, and Ollama leaves it on.
+_ESCAPES = str.maketrans(
+    {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+)
+
+
+def go_json(value: Any) -> bytes:
+    """*value* as Go's `json.Marshal` writes it: compact, keys in the given order, no newline at the end.
+
+    Sorting the keys of what was a map in Go is up to the caller.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    # Go writes \b and \f as these two, and a lone surrogate (which UTF-8 cannot hold) as U+FFFD.
+    return text.translate(_ESCAPES).encode("utf-8", "replace")
+
+
+def canonical_json(value: Any) -> bytes:
+    """*value* in the form of modelpack's own documents: sorted keys, compact, ASCII, one line with its end."""
+    return (json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n").encode()
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+def parse_object(raw: bytes, where: object, limit: int = SMALL) -> dict[str, Any]:
+    """The JSON object in *raw*; raises Corrupt where it is none, too large, or nested to no end."""
+    value = parse_value(raw, where, limit)
+    if not isinstance(value, dict):
+        raise Corrupt("is not a JSON object", where=where)
+    return value
+
+
+def parse_value(raw: bytes, where: object, limit: int = SMALL) -> Any:
+    """The JSON value in *raw*; raises Corrupt as `parse_object` does."""
+    if len(raw) > limit:
+        raise Corrupt(f"is {len(raw)} bytes long; no real one has more than {limit}", where=where)
+    try:
+        return json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise Corrupt(f"is not JSON: {reason[:200]}", where=where) from None
+
+
+def text_of(value: dict[str, Any], key: str, where: object, default: str | None = None) -> str:
+    """The string at *key*; raises Corrupt where it is missing (and there is no *default*) or something else."""
+    found = value.get(key, default)
+    if not isinstance(found, str):
+        raise Corrupt(f"its {key!r} is missing or not a string", where=where)
+    return found
+
+
+def size_of(value: dict[str, Any], where: object) -> int:
+    """The `size` of a descriptor: bytes, from 0 to 2⁶²; raises Corrupt otherwise."""
+    found = value.get("size")
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= 1 << 62:
+        raise Corrupt("its size is not a count of bytes", where=where)
+    return found
+
+
+def list_of(value: dict[str, Any], key: str, where: object, most: int = 100_000) -> list[dict[str, Any]]:
+    """The list of objects at *key* (none where it is missing or null); raises Corrupt otherwise."""
+    found = value.get(key) or []
+    if not isinstance(found, list) or len(found) > most or not all(isinstance(item, dict) for item in found):
+        raise Corrupt(f"its {key!r} is not a list of at most {most} objects", where=where)
+    return found

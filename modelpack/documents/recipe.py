@@ -1,0 +1,61 @@
+"""A recipe: what only a server can turn into a model. The body of a create request, digests for files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modelpack.documents.gojson import parse_object
+from modelpack.errors import Corrupt
+from modelpack.words.blob import FILE, Blob
+from modelpack.words.digest import Digest
+
+FILE_FIELDS = ("files", "adapters", "draft_files")
+"""Fields of a create request that map file names to digests (api/types.go, CreateRequest)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A create request without `model` and `stream`, its exact bytes, and the files it names."""
+
+    raw: bytes
+    body: dict[str, Any]
+    files: tuple[Blob, ...]
+
+    @classmethod
+    def parse(cls, raw: bytes, files: Sequence[Blob], where: object) -> Recipe:
+        """Read a recipe whose files' sizes stand in *files*; raises Corrupt."""
+        body = parse_object(raw, where)
+        for key in ("model", "name", "stream"):
+            if key in body:
+                raise Corrupt(f"holds {key!r}, which is not its to say", where=where)
+        sizes = {blob.digest: blob for blob in files}
+        named: dict[Digest, Blob] = {}
+        for field in FILE_FIELDS:
+            group = body.get(field, {})
+            if not isinstance(group, dict):
+                raise Corrupt(f"its {field!r} is not an object", where=where)
+            for title, text in group.items():
+                digest = Digest.parse(text, where)
+                known = sizes.get(digest)
+                if known is None:
+                    raise Corrupt(f"names {digest} ({title[:80]!r}), whose size nobody tells", where=where)
+                named[digest] = Blob(known.size, FILE, digest, known.blake3, known.title or title)
+        return cls(raw, body, tuple(named.values()))
+
+    @property
+    def id(self) -> Digest:
+        """SHA-256 of the recipe. The model made from it gets an ID of the server's own."""
+        return Digest.of(self.raw)
+
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        """The files, each once, in order of use."""
+        return self.files
+
+    def settled(self, known: Mapping[object, Blob]) -> Recipe:
+        """This recipe with what became known of its files."""
+        return Recipe(
+            self.raw, self.body, tuple(file.settled(known.get(file.id, file)) for file in self.files)
+        )

@@ -1,0 +1,130 @@
+"""What a store owes to whoever copies: the Protocols. No store knows of another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from modelpack.documents.model import Model
+from modelpack.words.blob import Blob
+from modelpack.words.digest import Digest
+from modelpack.words.name import Name
+from modelpack.words.reader import Reader
+from modelpack.words.report import Report, silent
+
+__all__ = [
+    "Foretells", "Identified", "OneWay", "Placed", "Reader", "Session", "Settled", "Source", "TakesUnread",
+    "Target",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A model that arrived: under which name, with which ID, by which way.
+
+    `id` is None where the target does not tell; `same_bytes` is None where it cannot be known, False where the
+    target made something of its own from what it was given. `note` is a sentence that the user should read.
+    """
+
+    name: Name
+    id: Digest | None
+    same_bytes: bool | None
+    way: str
+    note: str = ""
+
+
+class Source(Protocol):
+    """Where models are read from."""
+
+    def models(self) -> Sequence[Model]:
+        """The models here: documents only, bounded; blobs are not touched."""
+        ...
+
+    def open(self, blob: Blob, offset: int = 0) -> AbstractContextManager[Reader]:
+        """The bytes of *blob* from *offset* on, unchecked; every call has its own position, in any thread.
+
+        Raises NotFound where the blob is not there; the reader raises Corrupt where it is cut or changes.
+        """
+        ...
+
+
+class Session(Protocol):
+    """A target while it is written to. Left without commit, nothing looks whole."""
+
+    def put(self, blob: Blob, data: Reader) -> Blob:
+        """Take *blob*, all or nothing, and give it back with its hashes filled in.
+
+        Where *data* raises, ends early, or does not hash to the blob's digest (Corrupt), nothing of it stays
+        that could be taken for the blob. Several threads may put different blobs at once.
+        """
+        ...
+
+    def commit(self, model: Model) -> Placed:
+        """Give *model* its name: last of all, after every blob was put or was there already.
+
+        Raises NotFound where a blob is missing. A target that is one file appears with the last model.
+        """
+        ...
+
+
+class Target(Protocol):
+    """Where models are written to."""
+
+    def missing(self, models: Sequence[Model]) -> Sequence[Blob]:
+        """The blobs that would have to be put, each once, unread ones among them; nothing changes by asking.
+
+        Raises Unsupported, Refused or Taken before a byte moves.
+        """
+        ...
+
+    def session(self, models: Sequence[Model], report: Report = silent) -> AbstractContextManager[Session]:
+        """Begin to write *models*; `Moved` steps are reported as bytes reach the medium."""
+        ...
+
+
+@runtime_checkable
+class OneWay(Protocol):
+    """A source whose bytes come once and in their own order, as from a pipe."""
+
+    def passing(self, wanted: Sequence[Blob]) -> Iterator[tuple[Blob, Reader]]:
+        """The *wanted* blobs as they come by. At the end everything that was promised has come, or Corrupt."""
+        ...
+
+
+@runtime_checkable
+class TakesUnread(Protocol):
+    """A target that can take blobs before anybody knows their hashes."""
+
+    def takes_unread(self, models: Sequence[Model]) -> bool:
+        """Whether it can for these models; else they are hashed first, which reads them twice."""
+        ...
+
+
+@runtime_checkable
+class Foretells(Protocol):
+    """A target that has something to say before the first byte."""
+
+    def foretell(self, models: Sequence[Model]) -> Sequence[str]:
+        """Sentences for the plan: what will happen there that the user should know."""
+        ...
+
+
+@runtime_checkable
+class Settled(Protocol):
+    """A target that may hold a model already, wholly."""
+
+    def placed(self, model: Model) -> Placed | None:
+        """The model, where it is there under its name with the same document and every blob; else None."""
+        ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A store that is a bundle: it has a fingerprint."""
+
+    @property
+    def fingerprint(self) -> Digest:
+        """SHA-256 of its index.json."""
+        ...
