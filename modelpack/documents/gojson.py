@@ -9,9 +9,7 @@ from modelpack.errors import Corrupt
 from modelpack.words.blob import SMALL
 
 # encoding/json's HTMLEscape is on by default, and Ollama leaves it on.
-_ESCAPES = str.maketrans(
-    {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-)
+_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
 def go_json(value: Any) -> bytes:
@@ -25,7 +23,7 @@ def go_json(value: Any) -> bytes:
 
 
 def canonical_json(value: Any) -> bytes:
-    """*value* in the form of modelpack's own documents: sorted keys, compact, ASCII, one line with its end."""
+    """*value* as modelpack's own documents have it: sorted keys, compact, ASCII, one line."""
     return (json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n").encode()
 
 
@@ -53,7 +51,7 @@ def parse_value(raw: bytes, where: object, limit: int = SMALL) -> Any:
 
 
 def text_of(value: dict[str, Any], key: str, where: object, default: str | None = None) -> str:
-    """The string at *key*; raises Corrupt where it is missing (and there is no *default*) or something else."""
+    """The string at *key*, else *default*; raises Corrupt where there is neither, or something else."""
     found = value.get(key, default)
     if not isinstance(found, str):
         raise Corrupt(f"its {key!r} is missing or not a string", where=where)

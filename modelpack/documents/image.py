@@ -79,7 +79,7 @@ class Image:
         return any(layer.media_type == MODEL for layer in self.layers)
 
     def settled(self, known: Mapping[object, Blob]) -> Image:
-        """This image with what became known of its blobs; a manifest that came from elsewhere stays as it is."""
+        """This image with what became known of its blobs; only a manifest composed here changes by it."""
         config = self.config.settled(known.get(self.config.id, self.config))
         layers = tuple(layer.settled(known.get(layer.id, layer)) for layer in self.layers)
         return Image.compose(config, layers) if self.composed else Image(self.raw, config, layers)

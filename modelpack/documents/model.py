@@ -35,6 +35,8 @@ class Model:
 
 def blobs_of(models: Sequence[Model]) -> tuple[Blob, ...]:
     """The blobs of several models, each once, in order of use."""
-    return tuple({blob.id: blob for model in reversed(models) for blob in reversed(model.blobs)}.values())[
-        ::-1
-    ]
+    seen: dict[object, Blob] = {}
+    for model in models:
+        for blob in model.blobs:
+            seen.setdefault(blob.id, blob)
+    return tuple(seen.values())

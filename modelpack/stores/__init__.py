@@ -24,8 +24,8 @@ __all__ = [
 class Placed:
     """A model that arrived: under which name, with which ID, by which way.
 
-    `id` is None where the target does not tell; `same_bytes` is None where it cannot be known, False where the
-    target made something of its own from what it was given. `note` is a sentence that the user should read.
+    `id` is None where the target does not tell. `same_bytes` is None where it cannot be known, False where
+    the target made something of its own of what it was given. `note` is for the user to read.
     """
 
     name: Name
@@ -89,7 +89,7 @@ class OneWay(Protocol):
     """A source whose bytes come once and in their own order, as from a pipe."""
 
     def passing(self, wanted: Sequence[Blob]) -> Iterator[tuple[Blob, Reader]]:
-        """The *wanted* blobs as they come by. At the end everything that was promised has come, or Corrupt."""
+        """The *wanted* blobs as they come by. Raises Corrupt where one of them never comes."""
         ...
 
 

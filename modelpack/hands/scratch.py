@@ -1,0 +1,112 @@
+"""New files that appear whole or not at all, and leave nothing behind for long."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+
+from modelpack.errors import Local, NotFound, Refused, from_os
+from modelpack.hands.disk import WINDOWS, Folder, lock
+from modelpack.hands.writeback import Writer
+from modelpack.words.blob import GIB
+from modelpack.words.text import size as shown_size
+
+FAT32_LARGEST = 4 * GIB - 1
+
+
+class Scratch:
+    """New files under names that nobody takes for real, locked while their maker lives.
+
+    A file that a killed run left behind has no lock any more: the next run here removes it.
+    """
+
+    def __init__(self, folder: Folder, prefix: str = "modelpack-") -> None:
+        self._folder = folder
+        self._prefix = prefix
+
+    def sweep(self) -> None:
+        """Remove what dead runs left."""
+        for name in self._folder.names():
+            if not name.startswith(self._prefix):
+                continue
+            with contextlib.suppress(Local, NotFound, Refused):
+                fd = self._folder.open_file(name)
+                try:
+                    # Made, but not yet locked: a young file is left to its maker.
+                    if lock(fd, wait=False) and time.time() - os.fstat(fd).st_mtime > 5:
+                        self._folder.remove(name)
+                finally:
+                    os.close(fd)
+
+    @contextlib.contextmanager
+    def new(self, size: int) -> Iterator[NewFile]:
+        """A new file that will have *size* bytes; removed at the end unless it was named."""
+        name = f"{self._prefix}{secrets.token_hex(8)}"
+        fd = self._folder.create(name)
+        file = NewFile(self._folder, name, fd)
+        try:
+            lock(fd, wait=False)
+            make_room(fd, size, self._folder)
+            yield file
+        except OSError as error:
+            raise from_os(error, self._folder.path) from error
+        finally:
+            file.writer.close()
+            os.close(fd)
+            if not file.named:
+                with contextlib.suppress(Local):
+                    self._folder.remove(name)
+
+
+class NewFile:
+    """A file that has no name yet that counts."""
+
+    def __init__(self, folder: Folder, name: str, fd: int) -> None:
+        self.fd = fd
+        self.writer = Writer(fd)
+        self.named = False
+        self._folder = folder
+        self._name = name
+
+    def appear(self, into: Folder, name: str, *, replace: bool = True) -> None:
+        """Put every byte on the medium, then give the file its name, then that on the medium."""
+        self.writer.finish()
+        if WINDOWS:  # an open file cannot be renamed there; its bytes are safe by now
+            os.close(self.fd)
+            self.fd = os.open(os.devnull, os.O_RDONLY)
+        self._folder.rename(self._name, into, name, replace=replace)
+        self.named = True
+        into.sync()
+
+
+def check_room(folder: Folder, size: int) -> None:
+    """Raise Local before the first byte where *size* bytes cannot fit."""
+    room = folder.room()
+    if room is not None and size > room:
+        raise Local(
+            f"{shown_size(size)} are needed there and {shown_size(room)} are free",
+            where=folder.path,
+            advice="Free some room there, or choose another place.",
+        )
+
+
+def make_room(fd: int, size: int, folder: Folder) -> None:
+    """Raise Local before the first byte where *size* bytes cannot fit, or not in one file."""
+    check_room(folder, size)
+    try:
+        if sys.platform != "win32":
+            import resource
+
+            limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            if limit != resource.RLIM_INFINITY and size > limit:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        if size > FAT32_LARGEST:  # only where it may be refused: FAT would write zeros for anything smaller
+            os.ftruncate(fd, size)
+            os.ftruncate(fd, 0)
+    except OSError as error:
+        raise from_os(error, folder.path) from error

@@ -1,0 +1,246 @@
+"""A models directory, as Ollama has it: `blobs/sha256-<hex>`, `manifests/<host>/<namespace>/<name>/<tag>`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from modelpack.documents.image import Image
+from modelpack.documents.model import Model, blobs_of
+from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Taken, Unsupported, Usage
+from modelpack.hands.bytes import FileReader
+from modelpack.hands.disk import Folder, follow
+from modelpack.hands.hashing import check, pour
+from modelpack.hands.scratch import Scratch, check_room
+from modelpack.stores import Placed, Session
+from modelpack.words.blob import SMALL, Blob
+from modelpack.words.digest import Digest
+from modelpack.words.name import Name
+from modelpack.words.reader import Reader
+from modelpack.words.report import Moved, Report, silent
+
+SCRATCH = ".modelpack"
+"""Where unfinished files lie: beside blobs/ and manifests/, where Ollama never looks.
+
+In blobs/ it prunes files with other names at start-up; in manifests/ one odd name stops all its pruning.
+"""
+
+
+class ModelsDir:
+    """The models directory at *path*: a source, and a target that ends with the same bytes.
+
+    It may be missing or empty: then it holds nothing, and is made by the first session. With *replace*, a
+    name that stands for another model is given to the new one.
+    """
+
+    def __init__(self, path: Path, *, replace: bool = False) -> None:
+        self.path = path
+        self._replace = replace
+
+    # --- source
+
+    def models(self) -> Sequence[Model]:
+        """Every model whose manifest can be read, by name."""
+        return [found for found in self.scan() if isinstance(found, Model)]
+
+    def scan(self) -> Iterator[Model | ModelpackError]:
+        """Every manifest, in the order of names: the model, or what is wrong with that file."""
+        try:
+            root = Folder.at(self.path)
+        except NotFound:
+            return
+        with root, contextlib.suppress(NotFound), root.folder("manifests") as manifests:
+            yield from _scan(manifests, ())
+
+    def open(self, blob: Blob, offset: int = 0) -> FileReader:
+        """The bytes of *blob* from *offset* on."""
+        if blob.digest is None:
+            raise NotFound("has no blob without a digest", where=self.path)
+        with Folder.at(self.path) as root, root.folder("blobs") as blobs:
+            name, size = _lookup(blobs, blob.digest)
+            if size is None:
+                raise NotFound(f"the {blob.kind} blob {blob.digest} is missing", where=self.path)
+            if size != blob.size:
+                raise Corrupt(f"has {size} bytes, not {blob.size}", where=blobs.path / name)
+            return FileReader(blobs.open_file(name), offset, blob.size - offset, blobs.path / name)
+
+    # --- target
+
+    def placed(self, model: Model) -> Placed | None:
+        """*model*, where this very manifest and all its blobs are here (blobs by name and size)."""
+        there = self.read(model.name)
+        if there is None or there[1].raw != model.document.raw or self.missing([model]):
+            return None
+        return Placed(there[0], there[1].id, True, "directory")
+
+    def read(self, name: Name) -> tuple[Name, Image] | None:
+        """The model of this name, compared as Ollama does (without case), under the name that it has here."""
+        try:
+            root = Folder.at(self.path)
+        except NotFound:
+            return None
+        with root, contextlib.ExitStack() as stack:
+            try:
+                folder = stack.enter_context(root.folder("manifests"))
+                parts: tuple[str, ...] = ()
+                for part in name.parts:
+                    found = [one for one in folder.names() if one.lower() == part.lower()]
+                    if not found:
+                        return None
+                    parts += (part if part in found else found[0],)
+                    if len(parts) < 4:
+                        folder = stack.enter_context(folder.folder(parts[-1]))
+                raw = folder.read(parts[-1], SMALL)
+            except NotFound:
+                return None
+            where = folder.path / parts[-1]
+        return Name.of_path(parts), Image.parse(raw, where)
+
+    def missing(self, models: Sequence[Model]) -> Sequence[Blob]:
+        """Blobs that are not here, or not with their size; Taken where a name stands for another model."""
+        for model in models:
+            if not isinstance(model.document, Image):
+                raise Unsupported(
+                    "is a recipe: only an Ollama server can make a model of it",
+                    where=model.name,
+                    advice="Load it to a server: --to http://HOST:11434",
+                )
+            there = None if self._replace else self.read(model.name)
+            if there is not None and there[1].raw != model.document.raw:
+                raise Taken(
+                    f"{there[0]} stands there for another model ({there[1].id.short}; "
+                    f"this one is {model.document.id.short})",
+                    where=self.path,
+                    advice="Use --replace to give the name to the new one, or --as NAME for another name.",
+                )
+        try:
+            with Folder.at(self.path) as root, root.folder("blobs") as blobs:
+                return [blob for blob in blobs_of(models) if not _has(blobs, blob)]
+        except NotFound:
+            return blobs_of(models)
+
+    def takes_unread(self, _models: Sequence[Model]) -> bool:
+        """A blob gets its name after its bytes."""
+        return True
+
+    @contextlib.contextmanager
+    def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:
+        """Write: scratch files, then blobs by rename, then the manifest by rename."""
+        todo = sum(blob.size for blob in self.missing(models))
+        with contextlib.ExitStack() as stack:
+            root = stack.enter_context(Folder.at(self.path, create=True))
+            like = root.own_stat()
+            check_room(root, todo)
+            blobs = stack.enter_context(root.folder("blobs", create=True, like=like))
+            manifests = stack.enter_context(root.folder("manifests", create=True, like=like))
+            scratch = stack.enter_context(root.folder(SCRATCH, create=True, like=like))
+            Scratch(scratch).sweep()
+            try:
+                yield _Writing(self, blobs, manifests, scratch, like, report)
+            finally:
+                with contextlib.suppress(Local, Refused):  # somebody else works in it
+                    root.remove(SCRATCH)
+
+
+class _Writing:
+    def __init__(
+        self,
+        store: ModelsDir,
+        blobs: Folder,
+        manifests: Folder,
+        scratch: Folder,
+        like: os.stat_result,
+        report: Report,
+    ) -> None:
+        self._store, self._blobs, self._manifests = store, blobs, manifests
+        self._scratch = Scratch(scratch)
+        self._like, self._report = like, report
+        self._owned = True
+
+    def put(self, blob: Blob, data: Reader) -> Blob:
+        with self._scratch.new(blob.size) as file:
+            file.writer.moved = lambda count: self._report(Moved(count))
+            hashes = pour(data, blob.size, file.writer.appending(), where=self._blobs.path)
+            known = check(blob, hashes)
+            self._owned &= follow(file.fd, self._like)
+            if known.digest is not None:
+                file.appear(self._blobs, known.digest.file_name)
+            return known
+
+    def commit(self, model: Model) -> Placed:
+        if not isinstance(model.document, Image):
+            raise Unsupported("is a recipe: only an Ollama server can make a model of it", where=model.name)
+        for blob in model.blobs:
+            if not _has(self._blobs, blob):
+                raise NotFound(f"the {blob.kind} blob {blob} vanished meanwhile", where=self._blobs.path)
+            # Ollama prunes blobs that no manifest names once they are an hour old: not while we finish.
+            self._blobs.touch(_lookup(self._blobs, blob.digest)[0] if blob.digest else "")
+        there = self._store.read(model.name)
+        name = there[0] if there else model.name
+        if there is None or there[1].raw != model.document.raw:
+            self._write(name, model.document.raw)
+        return Placed(name, model.document.id, True, "directory", note=self._readable())
+
+    def _write(self, name: Name, raw: bytes) -> None:
+        with contextlib.ExitStack() as stack:
+            folder = self._manifests
+            for part in name.parts[:3]:
+                folder.sync()
+                folder = stack.enter_context(folder.folder(part, create=True, like=self._like))
+            file = stack.enter_context(self._scratch.new(len(raw)))
+            file.writer.write_at(memoryview(raw), 0)
+            self._owned &= follow(file.fd, self._like)
+            file.appear(folder, name.tag)
+
+    def _readable(self) -> str:
+        if self._owned or sys.platform == "win32":
+            return ""
+        mode = stat.S_IMODE(self._like.st_mode)
+        owner = f"uid {self._like.st_uid}"
+        if mode & 0o004 or (mode & 0o040 and self._like.st_gid == os.getegid()):
+            return f"The files are yours; the directory's owner ({owner}) can read them."
+        return (
+            f"The files are yours, and the directory's owner ({owner}) cannot read them: "
+            f"run `chown -R --reference={self._store.path} {self._store.path}` as root."
+        )
+
+
+def _lookup(blobs: Folder, digest: Digest) -> tuple[str, int | None]:
+    """The file of *digest* and its size; very old Ollamas wrote a colon."""
+    size = blobs.file_size(digest.file_name)
+    if size is None and sys.platform != "win32":
+        old = blobs.file_size(str(digest))
+        if old is not None:
+            return str(digest), old
+    return digest.file_name, size
+
+
+def _has(blobs: Folder, blob: Blob) -> bool:
+    return blob.digest is not None and _lookup(blobs, blob.digest)[1] == blob.size
+
+
+def _scan(folder: Folder, parts: tuple[str, ...]) -> Iterator[Model | ModelpackError]:
+    for name in folder.names():
+        here = (*parts, name)
+        found = folder.stat(name)
+        if found is None:
+            continue
+        try:
+            if len(here) < 4 and stat.S_ISDIR(found.st_mode):
+                with folder.folder(name) as below:
+                    yield from _scan(below, here)
+                continue
+            model_name = Name.of_path(here)
+            yield Model(model_name, Image.parse(folder.read(name, SMALL), folder.path / name))
+        except Usage:
+            yield Corrupt(
+                "is not a manifest's name (host/namespace/model/tag)",
+                where=folder.path / name,
+                advice="One such file stops Ollama's own pruning of unused blobs: move it away.",
+            )
+        except ModelpackError as error:
+            yield error
