@@ -5,39 +5,66 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from modelpack.errors import Corrupt, from_os
+from modelpack.words.blob import MIB
+
+if sys.platform == "win32":
+
+    def _read_into(fd: int, into: memoryview, offset: int) -> int:
+        os.lseek(fd, offset, os.SEEK_SET)
+        piece = os.read(fd, len(into))
+        into[: len(piece)] = piece
+        return len(piece)
+else:
+
+    def _read_into(fd: int, into: memoryview, offset: int) -> int:
+        return os.preadv(fd, [into], offset)
+
+
+def read_at(fd: int, count: int, offset: int, where: Path) -> bytes:
+    """Up to *count* bytes (bounded by the caller) at *offset*; fewer only at the file's end."""
+    piece = bytearray(count)
+    with memoryview(piece) as view:
+        done = 0
+        while done < count:
+            try:
+                came = _read_into(fd, view[done:], offset + done)
+            except OSError as error:
+                raise from_os(error, where) from error
+            if came == 0:
+                break
+            done += came
+    return bytes(piece[:done])
 
 
 class FileReader:
-    """`size` bytes at `offset` of an opened file. Owns the descriptor, if told so.
+    """*size* bytes at *offset* of an opened file, whose descriptor it owns.
 
     Files are never mapped: where a mapped file is cut, or its drive pulled, the process dies by SIGBUS
     without a word. Reading says what happened.
     """
 
-    def __init__(self, fd: int, offset: int, size: int, where: Path, *, owns: bool = True) -> None:
-        self._fd, self._where, self._owns = fd, where, owns
+    def __init__(self, fd: int, offset: int, size: int, where: Path) -> None:
+        self._fd, self._where = fd, where
+        self.size = size
         self._offset, self._left = offset, size
         self._seen = os.fstat(fd)
-        if sys.platform == "linux" and size > 1 << 20:
+        if sys.platform == "linux" and size > MIB:
             os.posix_fadvise(fd, offset, size, os.POSIX_FADV_SEQUENTIAL)
+
+    @classmethod
+    def whole(cls, fd: int, where: Path, offset: int = 0) -> FileReader:
+        """All of the file from *offset* on."""
+        return cls(fd, offset, max(0, os.fstat(fd).st_size - offset), where)
 
     def readinto(self, into: memoryview, /) -> int:
         want = min(len(into), self._left)
         if want == 0:
-            self._unchanged()
             return 0
         try:
-            if sys.platform == "win32":
-                os.lseek(self._fd, self._offset, os.SEEK_SET)
-                piece = os.read(self._fd, want)
-                count = len(piece)
-                into[:count] = piece
-            else:
-                count = os.preadv(self._fd, [into[:want]], self._offset)
+            count = _read_into(self._fd, into[:want], self._offset)
         except OSError as error:
             raise from_os(error, self._where) from error
         if count == 0:
@@ -62,8 +89,22 @@ class FileReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        if self._owns:
-            os.close(self._fd)
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+class StreamReader:
+    """A pipe, read in order."""
+
+    def __init__(self, fd: int, where: object) -> None:
+        self._fd, self._where = fd, where
+
+    def readinto(self, into: memoryview, /) -> int:
+        try:
+            if sys.platform == "win32":
+                piece = os.read(self._fd, min(len(into), MIB))
+                into[: len(piece)] = piece
+                return len(piece)
+            return os.readv(self._fd, [into])
+        except OSError as error:
+            raise from_os(error, self._where) from error

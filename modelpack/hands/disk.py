@@ -130,10 +130,13 @@ class Folder:
             with self.folder(name) as made:
                 follow(made._fd or -1, like, directory=True)
 
-    def open_file(self, name: str) -> int:
-        """A descriptor on the plain file *name*, to read; NotFound, Refused (link, FIFO, device), Local."""
+    def open_file(self, name: str, *, follow: bool = False) -> int:
+        """A descriptor on the plain file *name*, to read; NotFound, Refused (link, FIFO, device), Local.
+
+        A link is followed only where *follow* says so: where the user named the file.
+        """
         try:
-            flags = os.O_RDONLY | _BINARY | _NOFOLLOW | _NONBLOCK | _CLOEXEC
+            flags = os.O_RDONLY | _BINARY | _NONBLOCK | _CLOEXEC | (0 if follow else _NOFOLLOW)
             fd = os.open(self._at(name), flags, dir_fd=self._fd)
         except OSError as error:
             raise from_os(error, self.path / name) from error
@@ -156,11 +159,11 @@ class Folder:
         finally:
             os.close(fd)
 
-    def create(self, name: str) -> int:
+    def create(self, name: str, mode: int = 0o600) -> int:
         """A descriptor on the new file *name*, for writing and reading; Refused where the name is taken."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY | _NOFOLLOW | _CLOEXEC
         try:
-            return os.open(self._at(name), flags, 0o600, dir_fd=self._fd)
+            return os.open(self._at(name), flags, mode, dir_fd=self._fd)
         except FileExistsError:
             raise Refused("exists already", where=self.path / name) from None
         except OSError as error:

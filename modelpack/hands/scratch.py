@@ -25,9 +25,10 @@ class Scratch:
     A file that a killed run left behind has no lock any more: the next run here removes it.
     """
 
-    def __init__(self, folder: Folder, prefix: str = "modelpack-") -> None:
+    def __init__(self, folder: Folder, prefix: str = "modelpack-", mode: int = 0o600) -> None:
         self._folder = folder
         self._prefix = prefix
+        self._mode = mode
 
     def sweep(self) -> None:
         """Remove what dead runs left."""
@@ -47,7 +48,7 @@ class Scratch:
     def new(self, size: int) -> Iterator[NewFile]:
         """A new file that will have *size* bytes; removed at the end unless it was named."""
         name = f"{self._prefix}{secrets.token_hex(8)}"
-        fd = self._folder.create(name)
+        fd = self._folder.create(name, self._mode)
         file = NewFile(self._folder, name, fd)
         try:
             lock(fd, wait=False)

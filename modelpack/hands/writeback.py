@@ -60,10 +60,14 @@ class Writer:
             self._range(self._fd, offset, count, _WAIT_BEFORE | _WRITE | _WAIT_AFTER)
         self.moved(count)
 
-    def finish(self) -> None:
-        """Wait until the medium has everything."""
+    def drain(self) -> None:
+        """Wait until the medium has what was written here; the file's own facts may still be on their way."""
         while self._underway:
             self._settle()
+
+    def finish(self) -> None:
+        """Wait until the medium has everything."""
+        self.drain()
         os.fsync(self._fd)
 
     def close(self) -> None:

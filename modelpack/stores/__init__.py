@@ -15,8 +15,8 @@ from modelpack.words.reader import Reader
 from modelpack.words.report import Report, silent
 
 __all__ = [
-    "Foretells", "Identified", "OneWay", "Placed", "Reader", "Session", "Settled", "Source", "TakesUnread",
-    "Target",
+    "Foretells", "Identified", "InOrder", "OneWay", "Placed", "Reader", "Session", "Settled", "Source",
+    "TakesUnread", "Target",
 ]  # fmt: skip
 
 
@@ -99,6 +99,15 @@ class TakesUnread(Protocol):
 
     def takes_unread(self, models: Sequence[Model]) -> bool:
         """Whether it can for these models; else they are hashed first, which reads them twice."""
+        ...
+
+
+@runtime_checkable
+class InOrder(Protocol):
+    """A target that takes blobs one at a time, in the order of `missing`."""
+
+    def in_order(self) -> bool:
+        """Whether it must be so."""
         ...
 
 

@@ -1,0 +1,164 @@
+"""A bundle's documents: an OCI image layout with one manifest per model, and the sums that cover them.
+
+Which files a bundle has and what stands in them; where they lie in a tar is `layout`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modelpack.documents.gojson import canonical_json
+from modelpack.documents.image import Image
+from modelpack.documents.model import Model, blobs_of
+from modelpack.documents.sums import format_sums
+from modelpack.errors import Refused
+from modelpack.words.blob import MIB, SMALL, Blob
+from modelpack.words.digest import ZERO, ZERO_BLAKE3, Digest
+from modelpack.words.name import Name
+
+FORMAT = "1"
+KNOWN_NEEDS: frozenset[str] = frozenset()
+ALL_DOCUMENTS = 64 * MIB
+"""The most that all documents of a bundle may have together, in bytes."""
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+MODEL_TYPE = "application/vnd.ollama-modelpack.model.v1"
+IMAGE_TYPE = "application/vnd.ollama-modelpack.image.v1+json"
+RECIPE_TYPE = "application/vnd.ollama-modelpack.recipe.v1+json"
+NOTE_REF_NAME = "org.opencontainers.image.ref.name"
+NOTE_TITLE = "org.opencontainers.image.title"
+NOTE_BLAKE3 = "dev.ollama-modelpack.blake3"
+NOTE_FORMAT = "dev.ollama-modelpack.format"
+NOTE_NEEDS = "dev.ollama-modelpack.needs"
+
+LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
+README = """\
+This is a modelpack bundle: models for Ollama, as an OCI image layout.
+
+Check it (no special tool needed), in this directory or after `tar xf`:
+
+    sha256sum -c SHA256SUMS
+
+Look at it and load it with modelpack:
+
+    modelpack inspect BUNDLE
+    modelpack verify BUNDLE
+    modelpack load BUNDLE --to http://127.0.0.1:11434
+    modelpack load BUNDLE --to /usr/share/ollama/.ollama/models
+
+index.json names the models. Each entry points to a manifest in blobs/sha256/,
+whose config is the model's own document (an Ollama manifest, byte for byte:
+its SHA-256 is the ID that `ollama list` shows) and whose layers are the
+model's files, each named by its SHA-256. The bundle's fingerprint is the
+SHA-256 of index.json:
+
+    sha256sum index.json          tar xOf BUNDLE.tar index.json | sha256sum
+""".encode("ascii")
+
+
+def blob_path(digest: Digest | None) -> str:
+    """Where a blob lies in an OCI layout."""
+    return f"blobs/sha256/{(digest or ZERO).hex}"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a bundle: a document's bytes, or the blob that goes there."""
+
+    path: str
+    content: bytes | Blob
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.content.size if isinstance(self.content, Blob) else len(self.content)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """All files of a bundle, documents first, then blobs in order of use; made by `bundle`."""
+
+    index: bytes
+    members: tuple[Member, ...]
+
+    @property
+    def fingerprint(self) -> Digest:
+        """SHA-256 of index.json."""
+        return Digest.of(self.index)
+
+    def document(self, path: str) -> bytes:
+        """The bytes of the document at *path*."""
+        return next(
+            one.content for one in self.members if one.path == path and isinstance(one.content, bytes)
+        )
+
+
+def bundle(models: Sequence[Model], foreign: Sequence[dict[str, Any]] = ()) -> Bundle:
+    """The files of a bundle of *models*, *foreign* index entries left as they are.
+
+    Nothing in them depends on clock, user or host. Hashes that are not known yet stand as zeros: every length
+    is final. Raises Refused where two models have one name, or the documents are too large.
+    """
+    documents: dict[str, bytes] = {}
+    entries: list[dict[str, Any]] = []
+    names: dict[str, Name] = {}
+    for model in models:
+        if names.setdefault(model.name.folded, model.name) is not model.name:
+            raise Refused(f"two models have the name {model.name}; Ollama compares without case")
+        manifest = _manifest(model)
+        document = model.document
+        # Manifests of zeros may look the same while their blobs are unread: those keep them apart.
+        mark = "".join(f"?{blob.id}" for blob in model.blobs if blob.digest is None)
+        documents[blob_path(Digest.of(manifest)) + mark] = manifest
+        documents[blob_path(document.id) + mark] = document.raw
+        entries.append(_entry(model.name, manifest))
+    index = canonical_json(
+        {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*foreign, *entries],
+         "annotations": {NOTE_FORMAT: FORMAT, NOTE_NEEDS: ""}}
+    )  # fmt: skip
+    if sum(map(len, documents.values())) + len(index) > ALL_DOCUMENTS or len(index) > SMALL:
+        raise Refused("the documents of so many models are too large for one bundle", advice="Pack fewer.")
+    for raw in documents.values():
+        if len(raw) > SMALL:
+            raise Refused("a model's document is larger than 4 MiB: no reader of bundles takes it")
+    blobs = [Member(blob_path(blob.digest), blob) for blob in blobs_of(models)]
+    covered = [
+        Member("oci-layout", LAYOUT_FILE), Member("index.json", index), Member("README.txt", README),
+        *(Member(path.partition("?")[0], raw) for path, raw in documents.items()),
+    ]  # fmt: skip
+    sums = format_sums([(_digest(one), one.path) for one in (*covered, *blobs)])
+    return Bundle(index, (*covered[:2], Member("SHA256SUMS", sums), *covered[2:], *blobs))
+
+
+def _digest(member: Member) -> Digest:
+    if isinstance(member.content, Blob):
+        return member.content.digest or ZERO
+    return Digest.of(member.content)
+
+
+def _manifest(model: Model) -> bytes:
+    document = model.document
+    kind = IMAGE_TYPE if isinstance(document, Image) else RECIPE_TYPE
+    layers = []
+    for blob in model.blobs:
+        notes = {NOTE_BLAKE3: (blob.blake3 or ZERO_BLAKE3).hex}
+        if blob.title is not None:
+            notes[NOTE_TITLE] = blob.title
+        layers.append(
+            {"mediaType": blob.media_type, "digest": str(blob.digest or ZERO), "size": blob.size,
+             "annotations": notes}
+        )  # fmt: skip
+    return canonical_json(
+        {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": MODEL_TYPE, "layers": layers,
+         "config": {"mediaType": kind, "digest": str(document.id), "size": len(document.raw)}}
+    )  # fmt: skip
+
+
+def _entry(name: Name, manifest: bytes) -> dict[str, Any]:
+    return {
+        "mediaType": OCI_MANIFEST, "artifactType": MODEL_TYPE, "digest": str(Digest.of(manifest)),
+        "size": len(manifest), "annotations": {NOTE_REF_NAME: name.full},
+    }  # fmt: skip

@@ -1,0 +1,236 @@
+"""A bundle in one file: a tar whose blobs are read and written at their offsets. Nothing is unpacked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from modelpack.documents.contents import Contents, read_contents
+from modelpack.documents.layout import BLOCK, END, Layout, tar_layout
+from modelpack.documents.model import Model, blobs_of
+from modelpack.documents.oci import blob_path, bundle
+from modelpack.documents.tarheader import Header, Members
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Taken
+from modelpack.hands.bytes import FileReader, read_at
+from modelpack.hands.disk import Folder
+from modelpack.hands.hashing import check, pour
+from modelpack.hands.scratch import NewFile, Scratch
+from modelpack.hands.writeback import Writer
+from modelpack.stores import Placed, Session
+from modelpack.words.blob import Blob
+from modelpack.words.digest import Digest
+from modelpack.words.reader import Reader, read_exactly
+from modelpack.words.report import Moved, Report, silent
+
+
+class Archive:
+    """The tar at *path*: a source, and a target that appears whole with its last model.
+
+    With *expect*, a bundle of any other fingerprint is Refused before anything of it is parsed; with
+    *replace*, another file of that name is replaced.
+    """
+
+    def __init__(self, path: Path, *, expect: Digest | None = None, replace: bool = False) -> None:
+        self.path = path
+        self._expect = expect
+        self._replace = replace
+
+    # --- source
+
+    @cached_property
+    def contents(self) -> Contents:
+        """What its documents say, all of them checked."""
+        return read_contents(self._read, self.path, self._expect)
+
+    @property
+    def fingerprint(self) -> Digest:
+        """SHA-256 of its index.json."""
+        return self.contents.fingerprint
+
+    def models(self) -> Sequence[Model]:
+        """The models of the bundle, in the order of its index."""
+        return self.contents.models
+
+    def open(self, blob: Blob, offset: int = 0) -> FileReader:
+        """The bytes of *blob*, straight from their place in the tar."""
+        path = blob_path(blob.digest)
+        found = self.members.get(path)
+        if found is None:
+            raise NotFound(f"the {blob.kind} blob {blob} is missing in the bundle", where=self.path)
+        begin, size = found
+        if size != blob.size:
+            raise Corrupt(f"{path} has {size} bytes, not {blob.size}", where=self.path)
+        return FileReader(self._descriptor(), begin + offset, size - offset, self.path)
+
+    @cached_property
+    def members(self) -> dict[str, tuple[int, int]]:
+        """Where each file of the tar begins, and its bytes; Corrupt where the tar is cut or damaged."""
+        fd = self._descriptor()
+        try:
+            return dict(_walk(fd, self.path))
+        finally:
+            os.close(fd)
+
+    def _descriptor(self) -> int:
+        with Folder.at(self.path.parent) as folder:
+            return folder.open_file(self.path.name, follow=True)
+
+    def _read(self, path: str, most: int) -> bytes:
+        found = self.members.get(path)
+        if found is None:
+            raise NotFound(f"{path} is missing: not a bundle, or not all of it", where=self.path)
+        if found[1] > most:
+            raise Corrupt(f"{path} has {found[1]} bytes; no real one has more than {most}", where=self.path)
+        with FileReader(self._descriptor(), *found, self.path) as reader:
+            return read_exactly(reader, found[1], path)
+
+    # --- target
+
+    def takes_unread(self, models: Sequence[Model]) -> bool:
+        """Not where a tar is there to compare with, nor where two blobs might turn out to be one."""
+        blobs = blobs_of(models)
+        sizes = [blob.size for blob in blobs]
+        unread = [blob for blob in blobs if blob.digest is None]
+        return not os.path.lexists(self.path) and all(sizes.count(blob.size) == 1 for blob in unread)
+
+    def missing(self, models: Sequence[Model]) -> Sequence[Blob]:
+        """Everything, or nothing where the very same archive is here; Taken where another file is."""
+        if not os.path.lexists(self.path):
+            return blobs_of(models)
+        if self._same(models):
+            return ()
+        if not self._replace:
+            raise Taken(
+                "exists already, and is not what this pack would write",
+                where=self.path,
+                advice="Use --replace to write it anew, or choose another name.",
+            )
+        return blobs_of(models)
+
+    def placed(self, model: Model) -> Placed | None:
+        """*model*, where the archive is here and holds this document under this name."""
+        with contextlib.suppress(ModelpackError):
+            for one in self.contents.models:
+                if one.name == model.name and one.document.raw == model.document.raw:
+                    return Placed(one.name, one.document.id, True, "archive", note="")
+        return None
+
+    def _same(self, models: Sequence[Model]) -> bool:
+        """Whether every document and header is here, byte for byte, in a file of the right size."""
+        if any(blob.digest is None or blob.blake3 is None for blob in blobs_of(models)):
+            return False
+        layout = tar_layout(bundle(models))
+        try:
+            fd = self._descriptor()
+        except ModelpackError:
+            return False
+        try:
+            return os.fstat(fd).st_size == layout.size and all(
+                isinstance(piece.content, Blob) or os.pread(fd, piece.length, piece.offset) == piece.content
+                for piece in layout.pieces
+            )
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:
+        """Write into a scratch file beside the name; it gets the name with the last model's commit."""
+        layout = tar_layout(bundle(models))
+        with Folder.at(self.path.parent) as folder:
+            scratch = Scratch(folder, f".{self.path.name}.modelpack-", 0o666)
+            scratch.sweep()
+            with scratch.new(layout.size) as file:
+                yield _Writing(self, folder, file, models, layout, report)
+
+    def appear(self, file: NewFile, folder: Folder) -> None:
+        """Give *file* the archive's name."""
+        file.appear(folder, self.path.name, replace=self._replace)
+        for cached in ("contents", "members"):
+            self.__dict__.pop(cached, None)
+
+
+class _Writing:
+    def __init__(
+        self,
+        archive: Archive,
+        folder: Folder,
+        file: NewFile,
+        models: Sequence[Model],
+        layout: Layout,
+        report: Report,
+    ) -> None:
+        self._archive, self._folder, self._file = archive, folder, file
+        self._models, self._layout, self._report = models, layout, report
+        self._offsets = layout.offsets()
+        self._known: dict[object, Blob] = {}
+        self._committed: list[Model] = []
+        self._lock = threading.Lock()
+
+    def put(self, blob: Blob, data: Reader) -> Blob:
+        writer = Writer(self._file.fd, lambda count: self._report(Moved(count)))
+        hashes = pour(
+            data, blob.size, writer.appending(self._offsets[blob.id]), blake3=True, where=self._archive.path
+        )
+        writer.drain()
+        known = check(blob, hashes)
+        with self._lock:
+            self._known[blob.id] = known
+        return known
+
+    def commit(self, model: Model) -> Placed:
+        for blob in model.blobs:
+            if blob.id not in self._known:
+                raise NotFound(f"the {blob.kind} blob {blob} was not put", where=self._archive.path)
+        self._committed.append(model)
+        settled = model.settled(self._known)
+        if len(self._committed) == len(self._models):
+            self._finish()
+        return Placed(model.name, settled.document.id, True, "archive")
+
+    def _finish(self) -> None:
+        layout = tar_layout(bundle([model.settled(self._known) for model in self._models]))
+        if layout.size != self._layout.size or len(layout.pieces) != len(self._layout.pieces):
+            raise Refused(
+                "two blobs turned out to be the same bytes: pack them again", where=self._archive.path
+            )
+        for piece in layout.pieces:
+            if isinstance(piece.content, bytes):
+                self._file.writer.write_at(memoryview(piece.content), piece.offset)
+        self._archive.appear(self._file, self._folder)
+
+
+def _walk(fd: int, where: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Every file member of the tar in *fd*: path, (offset, size)."""
+    end = os.fstat(fd).st_size
+    members = Members(where)
+    offset = 0
+    while True:
+        header: Header | None = members.step(_block(fd, offset, end, where))
+        offset += BLOCK
+        if header is None:
+            break
+        if offset + header.padded > end:
+            raise _cut(where, f"in the middle of {header.path[:100]!r}")
+        if members.wants_note(header):
+            members.note(header, read_at(fd, header.size, offset, where))
+        elif header.kind != "5":
+            yield header.path, (offset, header.size)
+        offset += header.padded
+    if read_at(fd, len(END), offset - BLOCK, where) != END:
+        raise _cut(where, "in its last two blocks")
+
+
+def _block(fd: int, offset: int, end: int, where: Path) -> bytes:
+    if end == 0:
+        raise Corrupt("is empty", where=where, advice="Was the copy cut before it began?")
+    if offset + BLOCK > end:
+        raise _cut(where, f"after {end} bytes")
+    return read_at(fd, BLOCK, offset, where)
+
+
+def _cut(where: Path, place: str) -> Corrupt:
+    return Corrupt(f"is cut: it ends {place}", where=where, advice="Copy it again from where it came.")

@@ -1,0 +1,245 @@
+"""A bundle in a folder: the OCI layout as plain files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from modelpack.documents.contents import Contents, read_contents
+from modelpack.documents.model import Model, blobs_of
+from modelpack.documents.oci import Member, blob_path, bundle
+from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Taken
+from modelpack.hands.bytes import FileReader
+from modelpack.hands.disk import Folder
+from modelpack.hands.hashing import check, pour
+from modelpack.hands.scratch import Scratch, check_room
+from modelpack.stores import Placed, Session
+from modelpack.words.blob import Blob
+from modelpack.words.digest import Digest
+from modelpack.words.reader import Reader
+from modelpack.words.report import Moved, Report, silent
+
+SCRATCH = ".modelpack"
+
+
+class FolderBundle:
+    """The bundle in the directory *path*: a source, and a target to which models are added.
+
+    It may be missing or empty: the first session makes it. With *expect*, a bundle of any other fingerprint
+    is Refused before anything of it is parsed; with *replace*, a name is given to another model.
+    """
+
+    def __init__(self, path: Path, *, expect: Digest | None = None, replace: bool = False) -> None:
+        self.path = path
+        self._expect = expect
+        self._replace = replace
+
+    # --- source
+
+    @cached_property
+    def contents(self) -> Contents:
+        """What its documents say, all of them checked."""
+        with Folder.at(self.path) as root:
+            return self.read_contents(root)
+
+    def read_contents(self, root: Folder) -> Contents:
+        """What the documents in *root* say now."""
+
+        def read(path: str, most: int) -> bytes:
+            *folders, name = path.split("/")
+            with contextlib.ExitStack() as stack:
+                folder = root
+                for part in folders:
+                    folder = stack.enter_context(folder.folder(part))
+                return folder.read(name, most)
+
+        return read_contents(read, self.path, self._expect)
+
+    @property
+    def fingerprint(self) -> Digest:
+        """SHA-256 of its index.json."""
+        return self.contents.fingerprint
+
+    def models(self) -> Sequence[Model]:
+        """The models of the bundle, in the order of its index."""
+        return self.contents.models
+
+    def open(self, blob: Blob, offset: int = 0) -> FileReader:
+        """The bytes of *blob*: a plain file of its size, or NotFound, Corrupt, Refused."""
+        if blob.digest is None:
+            raise NotFound("has no blob without a digest", where=self.path)
+        with _blobs(self.path) as blobs:
+            size = blobs.file_size(blob.digest.hex)
+            if size is None:
+                raise NotFound(f"the {blob.kind} blob {blob} is missing in the bundle", where=self.path)
+            if size != blob.size:
+                raise Corrupt(f"{blob_path(blob.digest)} has {size} bytes, not {blob.size}", where=self.path)
+            return FileReader(
+                blobs.open_file(blob.digest.hex), offset, size - offset, blobs.path / blob.digest.hex
+            )
+
+    # --- target
+
+    def takes_unread(self, models: Sequence[Model]) -> bool:
+        """A blob gets its name after its bytes; but where one of that size is here it may be the same."""
+        there = self._there()
+        sizes = {blob.size for one in (there.models if there else ()) for blob in one.blobs}
+        return not any(blob.digest is None and blob.size in sizes for blob in blobs_of(models))
+
+    def _there(self) -> Contents | None:
+        try:
+            with Folder.at(self.path) as root:
+                return None if root.stat("index.json") is None else self.contents
+        except NotFound:
+            return None
+
+    def missing(self, models: Sequence[Model]) -> Sequence[Blob]:
+        """Blobs that are not here with their size; Taken where a name stands for another model."""
+        there = self._there()
+        if not self._replace and there is not None:
+            _refuse_taken(there, models, self.path)
+        try:
+            with _blobs(self.path) as blobs:
+                return [
+                    blob
+                    for blob in blobs_of(models)
+                    if blob.digest is None or blobs.file_size(blob.digest.hex) != blob.size
+                ]
+        except NotFound:
+            return blobs_of(models)
+
+    def placed(self, model: Model) -> Placed | None:
+        """*model*, where the bundle has this document under this name and all its blobs (by size)."""
+        there = self._there()
+        for one in there.models if there else ():
+            if one.name.folded == model.name.folded and one.document.raw == model.document.raw:
+                return None if self.missing([one]) else Placed(one.name, one.document.id, True, "folder")
+        return None
+
+    @contextlib.contextmanager
+    def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:
+        """Write: blobs by rename; then its documents, under the folder's lock, index.json late."""
+        todo = sum(blob.size for blob in self.missing(models))
+        with contextlib.ExitStack() as stack:
+            root = stack.enter_context(Folder.at(self.path, create=True))
+            check_room(root, todo)
+            blobs = stack.enter_context(root.folder("blobs", create=True))
+            blobs = stack.enter_context(blobs.folder("sha256", create=True))
+            scratch = stack.enter_context(root.folder(SCRATCH, create=True))
+            Scratch(scratch).sweep()
+            try:
+                yield _Writing(self, root, blobs, scratch, self._replace, report)
+            finally:
+                with contextlib.suppress(Local, Refused):  # another pack works in it
+                    root.remove(SCRATCH)
+                self.__dict__.pop("contents", None)
+
+
+class _Writing:
+    def __init__(
+        self,
+        store: FolderBundle,
+        root: Folder,
+        blobs: Folder,
+        scratch: Folder,
+        replace: bool,
+        report: Report,
+    ) -> None:
+        self._store, self._root, self._blobs = store, root, blobs
+        self._scratch = Scratch(scratch, mode=0o666)
+        self._replace, self._report = replace, report
+        self._known: dict[object, Blob] = {}
+
+    def put(self, blob: Blob, data: Reader) -> Blob:
+        with self._scratch.new(blob.size) as file:
+            file.writer.moved = lambda count: self._report(Moved(count))
+            hashes = pour(data, blob.size, file.writer.appending(), blake3=True, where=self._root.path)
+            known = check(blob, hashes)
+            if known.digest is not None:
+                file.appear(self._blobs, known.digest.hex)
+        self._known[blob.id] = known
+        return known
+
+    def commit(self, model: Model) -> Placed:
+        model = model.settled(self._known)
+        for blob in model.blobs:
+            if blob.digest is None or self._blobs.file_size(blob.digest.hex) != blob.size:
+                raise NotFound(f"the {blob.kind} blob {blob} is not in the bundle", where=self._root.path)
+        model = self._hashed_here(model)
+        with Folder.at(self._root.path) as locked:
+            locked.lock()
+            there = self._store.read_contents(locked) if locked.stat("index.json") is not None else None
+            if there is not None and not self._replace:
+                _refuse_taken(there, [model], self._root.path)
+            self._write(there, model)
+        return Placed(model.name, model.document.id, True, "folder")
+
+    def _hashed_here(self, model: Model) -> Model:
+        """BLAKE3s of blobs that were here, from this bundle or by reading: the source's word is hearsay."""
+        there = self._store.contents.models if self._root.stat("index.json") else ()
+        noted: dict[object, Blob] = {blob.id: blob for one in there for blob in one.blobs}
+        known: dict[object, Blob] = {}
+        for blob in model.blobs:
+            if blob.id in self._known:
+                continue
+            known[blob.id] = noted.get(blob.id, blob)
+            if blob.id not in noted:
+                with self._store.open(blob) as reader:
+                    known[blob.id] = check(blob, pour(reader, blob.size, blake3=True), self._root.path)
+        return model.settled(known)
+
+    def _write(self, there: Contents | None, model: Model) -> None:
+        before = list(there.models) if there else []
+        kept = [one for one in before if one.name.folded != model.name.folded]
+        at = next((i for i, one in enumerate(before) if one.name.folded == model.name.folded), len(kept))
+        models = [*kept[:at], model, *kept[at:]]
+        new = bundle(models, there.index.foreign if there else ())
+        for member in new.members:
+            if isinstance(member.content, bytes) and member.path.startswith("blobs/"):
+                self._file(member, self._blobs, member.path.rpartition("/")[2])
+        for path in ("oci-layout", "README.txt"):
+            self._file(Member(path, new.document(path)), self._root, path)
+        sums = Member("SHA256SUMS", new.document("SHA256SUMS"))
+        self._file(sums, self._root, "SHA256SUMS.new", anew=True)
+        self._file(Member("index.json", new.index), self._root, "index.json", anew=True)
+        self._root.rename("SHA256SUMS.new", self._root, "SHA256SUMS")
+        self._root.sync()
+        if there is not None:
+            named = {member.path for member in new.members}
+            for member in bundle(before).members:
+                if member.path not in named and member.path.startswith("blobs/"):
+                    with contextlib.suppress(ModelpackError):
+                        self._blobs.remove(member.path.rpartition("/")[2])
+
+    def _file(self, member: Member, folder: Folder, name: str, *, anew: bool = False) -> None:
+        content = member.content
+        if not isinstance(content, bytes):
+            raise TypeError("a document is bytes")
+        same = not anew and folder.file_size(name) == len(content)
+        if same and folder.read(name, len(content)) == content:
+            return
+        with self._scratch.new(len(content)) as file:
+            file.writer.write_at(memoryview(content), 0)
+            file.appear(folder, name)
+
+
+def _refuse_taken(there: Contents, models: Sequence[Model], where: Path) -> None:
+    names = {one.name.folded: one for one in there.models}
+    for model in models:
+        one = names.get(model.name.folded)
+        unread = any(blob.digest is None for blob in model.blobs)
+        if one is not None and not unread and one.document.raw != model.document.raw:
+            raise Taken(
+                f"{one.name} stands there for another model ({one.document.id.short}; "
+                f"this one is {model.document.id.short})",
+                where=where,
+                advice="Use --replace to give the name to the new one, or --name for another name.",
+            )
+
+
+@contextlib.contextmanager
+def _blobs(path: Path) -> Iterator[Folder]:
+    with Folder.at(path) as root, root.folder("blobs") as blobs, blobs.folder("sha256") as folder:
+        yield folder
