@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from modelpack.errors import Corrupt, from_os
+from modelpack.hands.disk import open_path
 from modelpack.words.blob import MIB
 
 if sys.platform == "win32":
@@ -55,9 +56,10 @@ class FileReader:
             os.posix_fadvise(fd, offset, size, os.POSIX_FADV_SEQUENTIAL)
 
     @classmethod
-    def whole(cls, fd: int, where: Path, offset: int = 0) -> FileReader:
-        """All of the file from *offset* on."""
-        return cls(fd, offset, max(0, os.fstat(fd).st_size - offset), where)
+    def at(cls, path: Path, offset: int = 0) -> FileReader:
+        """All of the plain file that the user named, from *offset* on; `size` says how much."""
+        fd = open_path(path)
+        return cls(fd, offset, max(0, os.fstat(fd).st_size - offset), path)
 
     def readinto(self, into: memoryview, /) -> int:
         want = min(len(into), self._left)

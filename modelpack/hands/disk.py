@@ -130,21 +130,9 @@ class Folder:
             with self.folder(name) as made:
                 follow(made._fd or -1, like, directory=True)
 
-    def open_file(self, name: str, *, follow: bool = False) -> int:
-        """A descriptor on the plain file *name*, to read; NotFound, Refused (link, FIFO, device), Local.
-
-        A link is followed only where *follow* says so: where the user named the file.
-        """
-        try:
-            flags = os.O_RDONLY | _BINARY | _NONBLOCK | _CLOEXEC | (0 if follow else _NOFOLLOW)
-            fd = os.open(self._at(name), flags, dir_fd=self._fd)
-        except OSError as error:
-            raise from_os(error, self.path / name) from error
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            kind = kind_of(os.fstat(fd).st_mode)
-            os.close(fd)
-            raise Refused(f"is {kind}, not a plain file", where=self.path / name)
-        return fd
+    def open_file(self, name: str) -> int:
+        """A descriptor on the plain file *name*, to read; NotFound, Refused (link, FIFO, device), Local."""
+        return _open_plain(self._at(name), self._fd, _NOFOLLOW, self.path / name)
 
     def read(self, name: str, limit: int) -> bytes:
         """All of the small file *name*; raises Corrupt where it has more than *limit* bytes."""
@@ -229,6 +217,23 @@ class Folder:
         found = os.statvfs(self.path if self._fd is None else self._fd)
         free = found.f_bavail if os.geteuid() else found.f_bfree
         return free * found.f_frsize if found.f_blocks else None
+
+
+def open_path(path: Path) -> int:
+    """A descriptor on the plain file that the user named, links followed; errors as of `Folder.open_file`."""
+    return _open_plain(str(path), None, 0, path)
+
+
+def _open_plain(name: str, dir_fd: int | None, nofollow: int, where: Path) -> int:
+    try:
+        fd = os.open(name, os.O_RDONLY | _BINARY | _NONBLOCK | _CLOEXEC | nofollow, dir_fd=dir_fd)
+    except OSError as error:
+        raise from_os(error, where) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        kind = kind_of(os.fstat(fd).st_mode)
+        os.close(fd)
+        raise Refused(f"is {kind}, not a plain file", where=where)
+    return fd
 
 
 def follow(fd: int, like: os.stat_result, *, directory: bool = False) -> bool:

@@ -16,7 +16,7 @@ from modelpack.documents.oci import blob_path, bundle
 from modelpack.documents.tarheader import Header, Members
 from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Taken
 from modelpack.hands.bytes import FileReader, read_at
-from modelpack.hands.disk import Folder
+from modelpack.hands.disk import Folder, open_path
 from modelpack.hands.hashing import check, pour
 from modelpack.hands.scratch import NewFile, Scratch
 from modelpack.hands.writeback import Writer
@@ -44,7 +44,7 @@ class Archive:
     @cached_property
     def contents(self) -> Contents:
         """What its documents say, all of them checked."""
-        return read_contents(self._read, self.path, self._expect)
+        return read_contents(self.read, self.path, self._expect)
 
     @property
     def fingerprint(self) -> Digest:
@@ -64,28 +64,41 @@ class Archive:
         begin, size = found
         if size != blob.size:
             raise Corrupt(f"{path} has {size} bytes, not {blob.size}", where=self.path)
-        return FileReader(self._descriptor(), begin + offset, size - offset, self.path)
+        return FileReader(open_path(self.path), begin + offset, size - offset, self.path)
 
     @cached_property
     def members(self) -> dict[str, tuple[int, int]]:
         """Where each file of the tar begins, and its bytes; Corrupt where the tar is cut or damaged."""
-        fd = self._descriptor()
+        fd = open_path(self.path)
         try:
             return dict(_walk(fd, self.path))
         finally:
             os.close(fd)
 
-    def _descriptor(self) -> int:
-        with Folder.at(self.path.parent) as folder:
-            return folder.open_file(self.path.name, follow=True)
+    def files(self) -> dict[str, int]:
+        """Every file of the tar, with its bytes."""
+        return {path: size for path, (_, size) in self.members.items()}
 
-    def _read(self, path: str, most: int) -> bytes:
+    def slack(self) -> list[ModelpackError]:
+        """Bytes between members that should be zeros and are not: harmless, but not as it was written."""
+        found: list[ModelpackError] = []
+        fd = open_path(self.path)
+        try:
+            for path, (offset, size) in self.members.items():
+                if read_at(fd, -size % BLOCK, offset + size, self.path).strip(b"\0"):
+                    found.append(Corrupt(f"the padding after {path} is damaged", where=self.path))
+        finally:
+            os.close(fd)
+        return found
+
+    def read(self, path: str, most: int) -> bytes:
+        """The small file at *path*; NotFound, or Corrupt where it has more than *most* bytes."""
         found = self.members.get(path)
         if found is None:
             raise NotFound(f"{path} is missing: not a bundle, or not all of it", where=self.path)
         if found[1] > most:
             raise Corrupt(f"{path} has {found[1]} bytes; no real one has more than {most}", where=self.path)
-        with FileReader(self._descriptor(), *found, self.path) as reader:
+        with FileReader(open_path(self.path), *found, self.path) as reader:
             return read_exactly(reader, found[1], path)
 
     # --- target
@@ -125,7 +138,7 @@ class Archive:
             return False
         layout = tar_layout(bundle(models))
         try:
-            fd = self._descriptor()
+            fd = open_path(self.path)
         except ModelpackError:
             return False
         try:

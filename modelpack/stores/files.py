@@ -15,7 +15,6 @@ from modelpack.documents.image import Image
 from modelpack.documents.model import Model
 from modelpack.errors import NotFound
 from modelpack.hands.bytes import FileReader
-from modelpack.hands.disk import Folder
 from modelpack.hands.hashing import blamed
 from modelpack.words.blob import CONFIG, MODEL, PARAMS, Blob
 from modelpack.words.digest import Digest
@@ -38,13 +37,13 @@ class LooseGguf:
     @cached_property
     def size(self) -> int:
         """Bytes of the file."""
-        with self._open() as reader:
+        with FileReader.at(self.path) as reader:
             return reader.size
 
     @cached_property
     def gguf(self) -> Gguf:
         """The header, checked: a file that is cut shows by the end of its last tensor."""
-        with self._open() as reader, blamed(self.path):
+        with FileReader.at(self.path) as reader, blamed(self.path):
             return read_gguf(reader, reader.size)
 
     @cached_property
@@ -70,11 +69,7 @@ class LooseGguf:
     def open(self, blob: Blob, offset: int = 0) -> AbstractContextManager[Reader]:
         """The file's bytes, or those of what was made around it."""
         if blob.key == str(self.path):
-            return self._open(offset)
+            return FileReader.at(self.path, offset)
         if blob.digest in self._made:
             return contextlib.nullcontext(BytesReader(self._made[blob.digest], offset))
         raise NotFound(f"has no blob {blob}", where=self.path)
-
-    def _open(self, offset: int = 0) -> FileReader:
-        with Folder.at(self.path.parent) as folder:
-            return FileReader.whole(folder.open_file(self.path.name, follow=True), self.path, offset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -47,15 +48,26 @@ class FolderBundle:
     def read_contents(self, root: Folder) -> Contents:
         """What the documents in *root* say now."""
 
-        def read(path: str, most: int) -> bytes:
-            *folders, name = path.split("/")
-            with contextlib.ExitStack() as stack:
-                folder = root
-                for part in folders:
-                    folder = stack.enter_context(folder.folder(part))
-                return folder.read(name, most)
+        return read_contents(lambda path, most: _read(root, path, most), self.path, self._expect)
 
-        return read_contents(read, self.path, self._expect)
+    def read(self, path: str, most: int) -> bytes:
+        """The small file at *path*; NotFound, or Corrupt where it has more than *most* bytes."""
+        with Folder.at(self.path) as root:
+            return _read(root, path, most)
+
+    def files(self) -> dict[str, int]:
+        """What lies at the top and among the blobs, with its bytes; directories are left out."""
+        found: dict[str, int] = {}
+        with Folder.at(self.path) as root:
+            folders = [("", root)]
+            with contextlib.suppress(NotFound), _blobs(self.path) as blobs:
+                folders.append(("blobs/sha256/", blobs))
+                for prefix, folder in folders:
+                    for name in folder.names():
+                        about = folder.stat(name)
+                        if about is not None and not stat.S_ISDIR(about.st_mode):
+                            found[prefix + name] = about.st_size
+        return found
 
     @property
     def fingerprint(self) -> Digest:
@@ -237,6 +249,15 @@ def _refuse_taken(there: Contents, models: Sequence[Model], where: Path) -> None
                 where=where,
                 advice="Use --replace to give the name to the new one, or --name for another name.",
             )
+
+
+def _read(root: Folder, path: str, most: int) -> bytes:
+    *folders, name = path.split("/")
+    with contextlib.ExitStack() as stack:
+        folder = root
+        for part in folders:
+            folder = stack.enter_context(folder.folder(part))
+        return folder.read(name, most)
 
 
 @contextlib.contextmanager

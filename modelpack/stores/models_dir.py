@@ -68,6 +68,15 @@ class ModelsDir:
                 raise Corrupt(f"has {size} bytes, not {blob.size}", where=blobs.path / name)
             return FileReader(blobs.open_file(name), offset, blob.size - offset, blobs.path / name)
 
+    def strays(self, models: Sequence[Model]) -> list[str]:
+        """Files in blobs/ that none of *models* names."""
+        named = {blob.digest.file_name for blob in blobs_of(models) if blob.digest is not None}
+        try:
+            with Folder.at(self.path) as root, root.folder("blobs") as blobs:
+                return [name for name in blobs.names() if name.replace(":", "-", 1) not in named]
+        except NotFound:
+            return []
+
     # --- target
 
     def placed(self, model: Model) -> Placed | None:
