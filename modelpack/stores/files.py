@@ -13,7 +13,7 @@ from modelpack.documents.gguf import Gguf, read_gguf
 from modelpack.documents.gojson import go_json
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
-from modelpack.errors import NotFound
+from modelpack.errors import NotFound, Unsupported
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.hashing import blamed
 from modelpack.words.blob import CONFIG, MODEL, PARAMS, Blob
@@ -49,6 +49,7 @@ class LooseGguf:
     @cached_property
     def model(self) -> Model:
         """The image: Ollama's config from the header, the weights, renderer and stop words where known."""
+        _refuse_parts(self.gguf, self.path)
         extra = defaults_for(self.gguf)
         config = self._make(ollama_config(self.gguf, renderer=extra.renderer, parser=extra.parser), CONFIG)
         weights = Blob(self.size, MODEL, title=self.path.name, key=str(self.path))
@@ -73,3 +74,19 @@ class LooseGguf:
         if blob.digest in self._made:
             return contextlib.nullcontext(BytesReader(self._made[blob.digest], offset))
         raise NotFound(f"has no blob {blob}", where=self.path)
+
+
+def _refuse_parts(gguf: Gguf, where: Path) -> None:
+    """Raise Unsupported for what is no model by itself."""
+    if gguf.split is not None and gguf.split.count > 1:
+        raise Unsupported(
+            f"is shard {gguf.split.no + 1} of {gguf.split.count}, no model without the others",
+            where=where,
+            advice="Join them first: llama-gguf-split --merge FIRST-SHARD OUT.gguf",
+        )
+    if gguf.role != "model":
+        raise Unsupported(
+            f"is {'an adapter' if gguf.role == 'adapter' else 'a projector'}, no model by itself",
+            where=where,
+            advice="It goes with the model that it was made for.",
+        )

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 
 from modelpack.documents.contents import Contents, read_contents
-from modelpack.documents.layout import BLOCK, END, tar_layout
+from modelpack.documents.layout import BLOCK, END, Layout, tar_layout
 from modelpack.documents.model import Model, blobs_of
 from modelpack.documents.oci import ALL_DOCUMENTS, blob_path, bundle
 from modelpack.documents.tarheader import Header, Members
@@ -167,6 +167,12 @@ class PipeTarget:
 
     def __init__(self, fd: int, where: object = "standard output") -> None:
         self._fd, self._where = fd, where
+        self._index = b""
+
+    @property
+    def fingerprint(self) -> Digest:
+        """SHA-256 of the index.json that was written."""
+        return Digest.of(self._index)
 
     def takes_unread(self, _models: Sequence[Model]) -> bool:
         """Documents go first, and hold every digest."""
@@ -183,13 +189,17 @@ class PipeTarget:
     @contextlib.contextmanager
     def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:
         """Write documents, then blobs as they are put; the end comes with the last commit."""
-        yield _Piping(self._fd, self._where, models, report)
+        contents = bundle(models)
+        self._index = contents.index
+        yield _Piping(self._fd, self._where, models, tar_layout(contents), report)
 
 
 class _Piping:
-    def __init__(self, fd: int, where: object, models: Sequence[Model], report: Report) -> None:
+    def __init__(
+        self, fd: int, where: object, models: Sequence[Model], layout: Layout, report: Report
+    ) -> None:
         self._fd, self._where, self._models, self._report = fd, where, models, report
-        self._pieces = list(tar_layout(bundle(models)).pieces)
+        self._pieces = list(layout.pieces)
         self._committed = 0
 
     def put(self, blob: Blob, data: Reader) -> Blob:

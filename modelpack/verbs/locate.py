@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelpack.documents.config import Remark, remarks_on
 from modelpack.documents.gguf import read_gguf
 from modelpack.documents.model import Model
 from modelpack.errors import NotFound, Refused, Unsupported, Usage
@@ -140,10 +141,13 @@ def bundle_target(text: str, *, replace: bool = False) -> Target:
     return FolderBundle(path, replace=replace)
 
 
-def target(text: str | None, *, replace: bool = False) -> Target:
-    """Where `load --to` brings models: a server (`http://…`, or `$OLLAMA_HOST` for None), or a directory."""
+def target(text: str | None, source: Source | None = None, *, replace: bool = False) -> Target:
+    """Where `load --to` brings models: a server (`http://…`, or `$OLLAMA_HOST` for None), or a directory.
+
+    From *source* a server learns what a model means, to tell it from one that has the name there.
+    """
     if text is None or text.startswith(("http://", "https://")):
-        return server(text, replace=replace)
+        return server(text, source, replace=replace)
     if _URL.match(text):
         raise Unsupported("loading into a registry is not there yet", where=text)
     path = Path(text).expanduser()
@@ -169,12 +173,17 @@ def target(text: str | None, *, replace: bool = False) -> Target:
     return ModelsDir(path, replace=replace)
 
 
-def server(url: str | None, *, replace: bool = False) -> Target:
+def server(url: str | None, source: Source | None = None, *, replace: bool = False) -> Target:
     """The server at *url*, or at `$OLLAMA_HOST`."""
     from modelpack.hands.ollama import Ollama  # here: requests costs a third of a start
     from modelpack.stores.server_create import ServerCreate
 
-    return ServerCreate(Ollama(url), replace=replace)
+    return ServerCreate(Ollama(url), replace=replace, source=source)
+
+
+def remarks(store: Source) -> frozenset[Remark]:
+    """What is worth a warning before *store* is packed."""
+    return remarks_on(store.gguf) if isinstance(store, LooseGguf) else frozenset()
 
 
 def choose(models: Sequence[Model], names: Sequence[str], where: object) -> list[Model]:

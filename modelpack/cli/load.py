@@ -1,0 +1,163 @@
+"""`modelpack load`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace as changed
+from typing import Any
+
+import click
+
+from modelpack.cli.progress import Progress
+from modelpack.cli.talk import (
+    NameType,
+    asking,
+    bundle_lines,
+    expect_option,
+    json_option,
+    quiet_option,
+    result,
+    result_json,
+    table,
+    talk,
+    warn,
+)
+from modelpack.cli.words import WAYS
+from modelpack.documents.receipt import Receipt
+from modelpack.errors import Unsupported, Usage
+from modelpack.stores import Identified, OneWay, Source
+from modelpack.verbs import locate
+from modelpack.verbs.requests import create_request_of, makes_requests
+from modelpack.verbs.transfer import Plan, copy, plan
+from modelpack.words.digest import Digest
+from modelpack.words.name import Name
+from modelpack.words.text import size
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  modelpack load qwen3.tar
+  modelpack load qwen3.tar --to http://10.0.0.5:11434 --dry-run
+  sudo modelpack load bundle/ --to /usr/share/ollama/.ollama/models
+  ssh host cat qwen3.tar | modelpack load -"""
+)
+@click.argument("bundle")
+@click.argument("model", nargs=-1)
+@click.option(
+    "--to", metavar="TARGET", help="http://HOST[:PORT], or a models directory; by default $OLLAMA_HOST."
+)
+@click.option("--as", "name", type=NameType(), help="Another name for the model there.")
+@click.option("--replace", is_flag=True, help="Replace another model that has the name.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@expect_option
+@json_option
+@quiet_option
+def command(
+    bundle: str,
+    model: tuple[str, ...],
+    to: str | None,
+    name: Name | None,
+    replace: bool,
+    dry_run: bool,
+    expect: Digest | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Load models from a BUNDLE into an Ollama server or a models directory.
+
+    All models are loaded, or those named. Only blobs that are missing there are sent, straight from their
+    place in the bundle; a model gets its name last. `-` reads the bundle from a pipe.
+    """
+    place = locate.Located.parse(bundle)
+    source = locate.source(place.text, expect=expect)
+    chosen = locate.choose(source.models(), [*model, *([place.pick] if place.pick else [])], bundle)
+    if name is not None:
+        if len(chosen) > 1:
+            raise Usage("--as needs a single model", advice="Name it: modelpack load BUNDLE MODEL --as NAME")
+        chosen = [changed(chosen[0], name=name)]
+    for line in bundle_lines(bundle, source.fingerprint) if isinstance(source, Identified) else ():
+        talk(line, quiet=quiet)
+    with Progress(quiet=quiet) as progress:
+        if dry_run:
+            target = locate.target(to, source, replace=replace)
+            todo = plan(source, chosen, target, progress)
+            requests = _requests(source, todo) if makes_requests(target) else []
+        else:
+            receipts = asking(
+                lambda yes: copy(source, chosen, locate.target(to, source, replace=yes), progress), replace
+            )
+    if dry_run:
+        _show_plan(todo, requests, as_json)
+    elif as_json:
+        result_json({"fingerprint": _fingerprint(source), "models": [one.to_json() for one in receipts]})
+    else:
+        _show(receipts)
+
+
+def _fingerprint(source: Source) -> str | None:
+    return str(source.fingerprint) if isinstance(source, Identified) else None
+
+
+def _requests(source: Source, todo: Plan) -> list[dict[str, Any]]:
+    if isinstance(source, OneWay):
+        raise Unsupported(
+            "a pipe's small files come after the plan is made, so the create request cannot be shown",
+            advice="Use --dry-run on a file or a folder.",
+        )
+    return [create_request_of(source, one) for one in todo.models]
+
+
+def _show_plan(todo: Plan, requests: Sequence[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        result_json(
+            {
+                "models": [
+                    {"name": one.name.full, "document": str(one.document.id), "there": placed is not None}
+                    for one, placed in zip(todo.models, todo.placed, strict=True)
+                ],
+                "missing": [{"digest": str(one.digest), "size": one.size} for one in todo.missing],
+                "present": [{"digest": str(one.digest), "size": one.size} for one in todo.present],
+                "bytes": todo.bytes,
+                "notes": list(todo.notes),
+                "create_requests": list(requests),
+            }
+        )
+        return
+    for one, placed in zip(todo.models, todo.placed, strict=True):
+        result(
+            f"{one.name}  {one.document.id.short}  " + ("is there already" if placed else "would be loaded")
+        )
+    rows = [("send", blob) for blob in todo.missing] + [("there", blob) for blob in todo.present]
+    for line in table(
+        [
+            [word, one.kind, size(one.size), one.digest.file_name[:19] if one.digest else "?"]
+            for word, one in rows
+        ],
+        "  ",
+    ):
+        result(line)
+    result(f"{size(todo.bytes)} to send")
+    for note in todo.notes:
+        warn(note)
+    for request in requests:
+        result("POST /api/create")
+        result_json(request)
+
+
+def _moved(receipt: Receipt) -> str:
+    return f"{size(receipt.bytes_sent)} sent" if receipt.sent else "was there already"
+
+
+def _show(receipts: Sequence[Receipt]) -> None:
+    rows = [
+        [str(one.name), one.id.short if one.id else "-", size(one.model.size), _moved(one)]
+        for one in receipts
+    ]
+    for line in table(rows):
+        result(line)
+    for way in dict.fromkeys(one.way for one in receipts):
+        talk(f"{way}: {WAYS.get(way, way)}")
+    for one in receipts:
+        if one.note:
+            warn(f"{one.name}: {one.note}")

@@ -1,0 +1,86 @@
+"""`modelpack verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from modelpack.cli.progress import Progress
+from modelpack.cli.talk import (
+    bundle_lines,
+    complain,
+    counted,
+    expect_option,
+    json_option,
+    quiet_option,
+    result,
+    result_json,
+)
+from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Unsupported
+from modelpack.verbs import locate
+from modelpack.verbs.verify import verify
+from modelpack.words.digest import Digest
+from modelpack.words.text import size
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  modelpack verify qwen3.tar
+  modelpack verify /usr/share/ollama/.ollama/models
+  modelpack verify qwen3.tar --expect sha256:b30f…"""
+)
+@click.argument("what", metavar="BUNDLE|MODELS_DIR|FILE")
+@click.option("--sha256", is_flag=True, help="Hold bytes against SHA-256, also where BLAKE3 is recorded.")
+@expect_option
+@json_option
+@quiet_option
+def command(what: str, sha256: bool, expect: Digest | None, as_json: bool, quiet: bool) -> None:
+    """Check that a bundle, a models directory or a GGUF is whole.
+
+    Every problem is listed: structure first, then what is missing or has a wrong size, then the bytes of
+    every blob. It also says what it did not check.
+    """
+    with Progress(quiet=quiet) as progress:
+        verdict = verify(locate.source(what, expect=expect), sha256=sha256, report=progress)
+    if as_json:
+        result_json(
+            {
+                "good": verdict.good,
+                "fingerprint": str(verdict.fingerprint) if verdict.fingerprint else None,
+                "models": verdict.models,
+                "blobs": verdict.blobs,
+                "bytes_read": verdict.bytes_read,
+                "by": sorted(verdict.by),
+                "problems": [
+                    {"kind": type(one).__name__, "what": one.what, "where": one.where, "advice": one.advice}
+                    for one in verdict.problems
+                ],
+                "unchecked": verdict.unchecked,
+            }
+        )
+    else:
+        for line in bundle_lines(what, verdict.fingerprint) if verdict.fingerprint is not None else ():
+            result(line)
+        hashes = " and ".join(sorted(verdict.by)) or "no hash"
+        word = "good" if verdict.good else counted(len(verdict.problems), "problem")
+        result(
+            f"{word}: {counted(verdict.models, 'model')}, {counted(verdict.blobs, 'blob')}, "
+            f"{size(verdict.bytes_read)} read and held against {hashes}"
+        )
+        for sentence in verdict.unchecked:
+            result(f"not checked: {sentence}")
+    for problem in verdict.problems:
+        complain(problem)
+    if not verdict.good:
+        raise SystemExit(_code(verdict.problems))
+
+
+def _code(problems: Sequence[ModelpackError]) -> int:
+    """Damaged where anything is; what could not be read is not called damaged."""
+    if any(isinstance(one, Corrupt | NotFound | Refused) for one in problems):
+        return Corrupt.exit_code
+    if any(isinstance(one, Unsupported) for one in problems):
+        return Unsupported.exit_code
+    return Local.exit_code
