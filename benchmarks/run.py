@@ -2,8 +2,8 @@
 
     python benchmarks/run.py [--size 4GiB] [--runs 3] [--dir DIR] [--only WORD]
 
-Needs modelpack with the extra `test` in the interpreter that runs it, and openssl, b3sum, curl and dd on the PATH (a row
-whose yardstick is missing says so). Files lie in --dir (a temporary directory): three times --size.
+Needs modelpack with the extra `test` in the interpreter that runs it, and openssl, b3sum, curl and dd on the
+PATH (a row whose yardstick is missing says so). Files lie in --dir (a temporary one): four times --size.
 """
 
 from __future__ import annotations
@@ -71,9 +71,8 @@ class Bench:
         ratio = ours / yard if yard else float("nan")
         sign, bound = target.split()
         met = ratio <= float(bound) if sign == "<=" else ratio >= float(bound)
-        print(
-            f"{what:44} {ours:8.3f} {unit:1} {yard:8.3f} {unit:1} {ratio:7.3f}  {target} {'ok' if met else 'MISSED'}"
-        )
+        word = "ok" if met else "MISSED"
+        print(f"{what:44} {ours:8.3f} {unit:1} {yard:8.3f} {unit:1} {ratio:7.3f}  {target} {word}")
         sys.stdout.flush()
 
     def skip(self, what: str, why: str) -> None:

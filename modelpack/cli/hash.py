@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from modelpack.cli.options import json_option, quiet_option
 from modelpack.cli.progress import Progress
-from modelpack.cli.talk import complain, json_option, quiet_option, result, result_json
+from modelpack.cli.talk import complain, result, result_json
 from modelpack.errors import Partly
 from modelpack.verbs.hashes import hash_files
 from modelpack.words.text import size

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from modelpack.cli.talk import bundle_lines, complain, expect_option, json_option, result, result_json, table
+from modelpack.cli.options import expect_option, json_option
+from modelpack.cli.talk import bundle_lines, complain, result, result_json, table
 from modelpack.documents.gguf_header import Gguf
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model

@@ -8,20 +8,9 @@ from typing import Any
 
 import click
 
+from modelpack.cli.options import NameType, expect_option, json_option, quiet_option
 from modelpack.cli.progress import Progress
-from modelpack.cli.talk import (
-    NameType,
-    asking,
-    bundle_lines,
-    expect_option,
-    json_option,
-    quiet_option,
-    result,
-    result_json,
-    table,
-    talk,
-    warn,
-)
+from modelpack.cli.talk import asking, bundle_lines, result, result_json, table, talk, warn
 from modelpack.cli.words import WAYS
 from modelpack.documents.receipt import Receipt
 from modelpack.errors import Unsupported, Usage

@@ -6,19 +6,9 @@ from dataclasses import replace as changed
 
 import click
 
+from modelpack.cli.options import NameType, json_option, quiet_option
 from modelpack.cli.progress import Progress
-from modelpack.cli.talk import (
-    NameType,
-    asking,
-    bundle_lines,
-    json_option,
-    quiet_option,
-    result,
-    result_json,
-    table,
-    talk,
-    warn,
-)
+from modelpack.cli.talk import asking, bundle_lines, result, result_json, table, talk, warn
 from modelpack.cli.words import REMARKS
 from modelpack.documents.receipt import Receipt
 from modelpack.errors import Usage

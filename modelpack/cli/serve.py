@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from modelpack.cli.talk import quiet_option, talk
+from modelpack.cli.options import quiet_option
+from modelpack.cli.talk import talk
 from modelpack.errors import Local, Unsupported, Usage, from_os
 
 TOKEN = "MODELPACK_TOKEN"  # noqa: S105 - the variable's name

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from modelpack.errors import ModelpackError, Taken, Usage
-from modelpack.words.digest import Digest
-from modelpack.words.name import Name
+from modelpack.errors import ModelpackError, Taken
 from modelpack.words.text import visible
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
 
 
@@ -25,6 +21,8 @@ def result(text: str = "") -> None:
 
 def result_json(value: Any) -> None:
     """The result for scripts."""
+    import json
+
     click.echo(json.dumps(value, indent=2, ensure_ascii=True))
 
 
@@ -50,7 +48,7 @@ def complain(error: ModelpackError | str) -> None:
         click.echo(f"  {visible(error.advice)}", err=True)
 
 
-def bundle_lines(what: object, fingerprint: Digest) -> list[str]:
+def bundle_lines(what: object, fingerprint: object) -> list[str]:
     """How every command that touches a bundle says which one it is; two lines, for digests are long."""
     return [f"{what}: a bundle with the fingerprint", f"  {fingerprint}"]
 
@@ -69,54 +67,6 @@ def table(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
         indent + "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
         for row in rows
     ]
-
-
-class DigestType(click.ParamType[Digest]):
-    """`sha256:` and 64 hex digits; the prefix may be left out."""
-
-    name = "digest"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Digest:
-        if isinstance(value, Digest):
-            return value
-        try:
-            return Digest.parse(value if ":" in value else f"sha256:{value}")
-        except ModelpackError as error:
-            self.fail(error.what, param, ctx)
-
-
-class NameType(click.ParamType[Name]):
-    """A model's name."""
-
-    name = "name"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Name:
-        if isinstance(value, Name):
-            return value
-        try:
-            return Name.parse(value)
-        except Usage as error:
-            self.fail(error.what, param, ctx)
-
-
-def json_option(function: _F) -> _F:
-    """--json."""
-    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
-
-
-def quiet_option(function: _F) -> _F:
-    """--quiet."""
-    return click.option("-q", "--quiet", is_flag=True, help="No progress and no talk on stderr.")(function)
-
-
-def expect_option(function: _F) -> _F:
-    """--expect."""
-    return click.option(
-        "--expect",
-        type=DigestType(),
-        metavar="DIGEST",
-        help="Refuse any bundle but the one with this fingerprint.",
-    )(function)
 
 
 def asking(work: Callable[[bool], _T], replace: bool) -> _T:

@@ -6,17 +6,9 @@ from collections.abc import Sequence
 
 import click
 
+from modelpack.cli.options import expect_option, json_option, quiet_option
 from modelpack.cli.progress import Progress
-from modelpack.cli.talk import (
-    bundle_lines,
-    complain,
-    counted,
-    expect_option,
-    json_option,
-    quiet_option,
-    result,
-    result_json,
-)
+from modelpack.cli.talk import bundle_lines, complain, counted, result, result_json
 from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Unsupported
 from modelpack.verbs import locate
 from modelpack.verbs.verify import verify
