@@ -1,5 +1,120 @@
-"""modelpack: models to machines without a network."""
+"""modelpack: models to machines without a network.
+
+One verb moves models, and every command names its two ends:
+
+    from modelpack import copy, source, target
+
+    bundle = source("qwen3.tar")
+    receipts = copy(bundle, bundle.models(), target("http://127.0.0.1:11434", bundle))
+
+The library is silent: it returns facts, raises `ModelpackError`s and reports steps to a callable. Names are
+imported when they are first used, so that `import modelpack` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from modelpack.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from modelpack.documents.create import create_request as create_request
+    from modelpack.documents.gguf import read_gguf as read_gguf
+    from modelpack.documents.gguf_header import Gguf as Gguf
+    from modelpack.documents.image import Image as Image
+    from modelpack.documents.model import Model as Model
+    from modelpack.documents.receipt import Receipt as Receipt
+    from modelpack.documents.recipe import Recipe as Recipe
+    from modelpack.errors import Corrupt as Corrupt
+    from modelpack.errors import Different as Different
+    from modelpack.errors import Local as Local
+    from modelpack.errors import ModelpackError as ModelpackError
+    from modelpack.errors import NotFound as NotFound
+    from modelpack.errors import Partly as Partly
+    from modelpack.errors import Refused as Refused
+    from modelpack.errors import Taken as Taken
+    from modelpack.errors import Unchecked as Unchecked
+    from modelpack.errors import Unreachable as Unreachable
+    from modelpack.errors import Unsupported as Unsupported
+    from modelpack.errors import Untrusted as Untrusted
+    from modelpack.errors import Usage as Usage
+    from modelpack.hands.ollama import Ollama as Ollama
+    from modelpack.stores import Placed as Placed
+    from modelpack.stores import Reader as Reader
+    from modelpack.stores import Session as Session
+    from modelpack.stores import Source as Source
+    from modelpack.stores import Target as Target
+    from modelpack.stores.archive import Archive as Archive
+    from modelpack.stores.files import LooseGguf as LooseGguf
+    from modelpack.stores.folder import FolderBundle as FolderBundle
+    from modelpack.stores.models_dir import ModelsDir as ModelsDir
+    from modelpack.stores.pipe import PipeSource as PipeSource
+    from modelpack.stores.pipe import PipeTarget as PipeTarget
+    from modelpack.stores.server_create import ServerCreate as ServerCreate
+    from modelpack.verbs.hashes import Hashed as Hashed
+    from modelpack.verbs.hashes import hash_files as hash_files
+    from modelpack.verbs.inspect import Inspected as Inspected
+    from modelpack.verbs.inspect import inspect as inspect
+    from modelpack.verbs.locate import bundle_target as bundle_target
+    from modelpack.verbs.locate import choose as choose
+    from modelpack.verbs.locate import source as source
+    from modelpack.verbs.locate import target as target
+    from modelpack.verbs.transfer import Plan as Plan
+    from modelpack.verbs.transfer import copy as copy
+    from modelpack.verbs.transfer import plan as plan
+    from modelpack.verbs.transfer import settle as settle
+    from modelpack.verbs.verify import Verdict as Verdict
+    from modelpack.verbs.verify import verify as verify
+    from modelpack.words.blob import Blob as Blob
+    from modelpack.words.digest import Digest as Digest
+    from modelpack.words.name import Name as Name
+    from modelpack.words.report import Moved as Moved
+    from modelpack.words.report import Report as Report
+    from modelpack.words.report import Said as Said
+    from modelpack.words.report import Stage as Stage
+
+_HOMES = {
+    "documents.create": ("create_request",),
+    "documents.gguf": ("read_gguf",),
+    "documents.gguf_header": ("Gguf",),
+    "documents.image": ("Image",),
+    "documents.model": ("Model",),
+    "documents.receipt": ("Receipt",),
+    "documents.recipe": ("Recipe",),
+    "errors": (
+        "Corrupt", "Different", "Local", "ModelpackError", "NotFound", "Partly", "Refused", "Taken",
+        "Unchecked", "Unreachable", "Unsupported", "Untrusted", "Usage",
+    ),
+    "hands.ollama": ("Ollama",),
+    "stores": ("Placed", "Reader", "Session", "Source", "Target"),
+    "stores.archive": ("Archive",),
+    "stores.files": ("LooseGguf",),
+    "stores.folder": ("FolderBundle",),
+    "stores.models_dir": ("ModelsDir",),
+    "stores.pipe": ("PipeSource", "PipeTarget"),
+    "stores.server_create": ("ServerCreate",),
+    "verbs.hashes": ("Hashed", "hash_files"),
+    "verbs.inspect": ("Inspected", "inspect"),
+    "verbs.locate": ("bundle_target", "choose", "source", "target"),
+    "verbs.transfer": ("Plan", "copy", "plan", "settle"),
+    "verbs.verify": ("Verdict", "verify"),
+    "words.blob": ("Blob",),
+    "words.digest": ("Digest",),
+    "words.name": ("Name",),
+    "words.report": ("Moved", "Report", "Said", "Stage"),
+}  # fmt: skip
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604 - all of them are strings
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'modelpack' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"modelpack.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
