@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import NoReturn
 
@@ -91,6 +92,10 @@ def run(args: list[str] | None = None) -> NoReturn:
             )
         )
         code = ModelpackError.exit_code
+    if code == INTERRUPTED and threading.active_count() > 1:
+        # A hand still waits for a server that does not answer; leaving the usual way would wait for it, too.
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

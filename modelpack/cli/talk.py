@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -34,18 +35,26 @@ def talk(text: str, *, quiet: bool = False) -> None:
 
 def warn(text: str) -> None:
     """Something the user should know; --quiet does not silence it."""
-    click.echo(f"warning: {visible(text)}", err=True)
+    _say(f"warning: {visible(text)}")
 
 
 def complain(error: ModelpackError | str) -> None:
     """Say what went wrong, where, and what to do."""
     if isinstance(error, str):
-        click.echo(f"modelpack: {visible(error)}", err=True)
+        _say(f"modelpack: {visible(error)}")
         return
     place = f"{visible(error.where)}: " if error.where else ""
-    click.echo(f"modelpack: {place}{visible(error.what)}", err=True)
+    _say(f"modelpack: {place}{visible(error.what)}")
     if error.advice:
-        click.echo(f"  {visible(error.advice)}", err=True)
+        _say(f"  {visible(error.advice)}")
+
+
+def _say(text: str) -> None:
+    """*text* on stderr, in lines of the terminal's width; whole where no terminal is, for grep's sake."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        text = click.wrap_text(text, width, "  " if text.startswith("  ") else "", "  ")
+    click.echo(text, err=True)
 
 
 def bundle_lines(what: object, fingerprint: object) -> list[str]:

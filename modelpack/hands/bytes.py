@@ -95,6 +95,15 @@ class FileReader:
         os.close(self._fd)
 
 
+def binary(fd: int) -> int:
+    """*fd*, and no line ends are translated on it (Windows does, unless told)."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.setmode(fd, os.O_BINARY)
+    return fd
+
+
 class StreamReader:
     """A pipe, read in order."""
 

@@ -13,7 +13,7 @@ from modelpack.documents.config import Remark, remarks_on
 from modelpack.documents.gguf import read_gguf
 from modelpack.documents.model import Model
 from modelpack.errors import NotFound, Refused, Unsupported, Usage
-from modelpack.hands.bytes import FileReader, StreamReader
+from modelpack.hands.bytes import FileReader, StreamReader, binary
 from modelpack.hands.hashing import blamed
 from modelpack.stores import Source, Target
 from modelpack.stores.archive import Archive
@@ -25,6 +25,7 @@ from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 from modelpack.words.reader import fill
 
+_STDIN = "standard input"
 _URL = re.compile(r"(https?|oci)://", re.ASCII)
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}(/\S*)?", re.ASCII)
 _COMPRESSED = {".gz": "gzip", ".tgz": "gzip", ".zip": "zip", ".zst": "zstd", ".xz": "xz", ".bz2": "bzip2"}
@@ -54,7 +55,7 @@ def source(text: str, *, expect: Digest | None = None) -> Source:
     Content decides, never a suffix. Raises NotFound, Unsupported, Corrupt or Usage with what it saw there.
     """
     if text == "-":
-        return PipeSource(StreamReader(sys.stdin.fileno(), "standard input"), "standard input", expect=expect)
+        return PipeSource(StreamReader(binary(sys.stdin.fileno()), _STDIN), _STDIN, expect=expect)
     if _URL.match(text):
         raise Unsupported(
             "models cannot be read from there yet",
@@ -66,6 +67,8 @@ def source(text: str, *, expect: Digest | None = None) -> Source:
         raise NotFound("no such file or directory", where=text)
     if path.is_dir():
         return _directory(path, expect)
+    if path.is_fifo():  # as a shell's <(command) is
+        return PipeSource(StreamReader(os.open(path, os.O_RDONLY), text), text, expect=expect)
     if not path.is_file():
         raise NotFound("is neither a file nor a directory (or a link that leads nowhere)", where=text)
     found = _file(path, expect)
@@ -111,7 +114,7 @@ def _file(path: Path, expect: Digest | None) -> Source:
 def bundle_target(text: str, *, replace: bool = False) -> Target:
     """Where `pack -o` writes: `-` a pipe, `*.tar` one file, else a folder."""
     if text == "-":
-        return PipeTarget(sys.stdout.fileno())
+        return PipeTarget(binary(sys.stdout.fileno()))
     path = Path(text).expanduser()
     suffix = path.suffix.lower()
     if suffix in _COMPRESSED:

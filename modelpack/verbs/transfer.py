@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 
 from modelpack.documents.model import Model, blobs_of
@@ -28,6 +28,8 @@ from modelpack.words.report import Moved, Report, Stage, silent
 
 HANDS = 3
 """Blobs that are moved at a time. Each has a ring of buffers (16 MiB at most): memory stays bounded."""
+GRACE = 5.0
+"""Seconds that hands get to put things down after a failure or Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -162,14 +164,16 @@ def _in_parallel(
 ) -> Iterable[tuple[Blob, Blob]]:
     """*work* on every blob, several at a time; the first failure (or Ctrl-C) stops the others soon."""
     stop = threading.Event()
-    with ThreadPoolExecutor(HANDS, thread_name_prefix="modelpack") as pool:
-        futures = {pool.submit(work, blob, stop.is_set): blob for blob in blobs}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:  # nothing to stop where all went well
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+    pool = ThreadPoolExecutor(HANDS, thread_name_prefix="modelpack")
+    futures = {pool.submit(work, blob, stop.is_set): blob for blob in blobs}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:  # nothing to stop where all went well
+        stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        # Whoever reads or writes notices at the next piece; whoever waits for a silent server may not.
+        wait(futures, timeout=GRACE)
 
 
 class _Stopped(Exception):
