@@ -9,7 +9,7 @@ from click.shell_completion import get_completion_class
 @click.command(
     epilog="""\b
 Examples:
-  modelpack completion bash > ~/.local/share/bash-completion/completions/modelpack
+  source <(modelpack completion bash)
   modelpack completion fish > ~/.config/fish/completions/modelpack.fish"""
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))

@@ -173,7 +173,7 @@ def _in_parallel(
         stop.set()
         pool.shutdown(wait=False, cancel_futures=True)
         # Whoever reads or writes notices at the next piece; whoever waits for a silent server may not.
-        wait(futures, timeout=GRACE)
+        wait([future for future in futures if not future.cancelled()], timeout=GRACE)
 
 
 class _Stopped(Exception):
@@ -187,4 +187,7 @@ class _Stoppable:
     def readinto(self, into: memoryview, /) -> int:
         if self._gone():
             raise _Stopped
-        return self._reader.readinto(into)
+        count = self._reader.readinto(into)
+        if self._gone():  # it may have taken long: by now nobody may hold what this would be written to
+            raise _Stopped
+        return count

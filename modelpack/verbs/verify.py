@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from modelpack.documents.contents import Contents
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model, blobs_of
-from modelpack.documents.oci import bundle
+from modelpack.documents.oci import ALL_DOCUMENTS, bundle
+from modelpack.documents.sums import parse_sums
 from modelpack.errors import Corrupt, ModelpackError, NotFound, Unsupported
 from modelpack.hands.hashing import Counted, check, pour
 from modelpack.stores import Reader, Source
@@ -19,7 +20,7 @@ from modelpack.stores.files import LooseGguf
 from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.verbs.hashes import cores
-from modelpack.words.blob import MIB, Blob
+from modelpack.words.blob import MIB, SMALL, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.report import Moved, Report, Stage, silent
 
@@ -91,7 +92,7 @@ def _bundle(store: Archive | FolderBundle, verdict: Verdict, sha256: bool, repor
         contents = store.contents
     except ModelpackError as error:
         verdict.problems.append(error)
-        verdict.unchecked.append("Everything else: without its documents nobody knows what belongs there.")
+        _by_sums(store, verdict, report)
         return
     verdict.fingerprint = contents.fingerprint
     _sums(store, contents, verdict)
@@ -101,6 +102,33 @@ def _bundle(store: Archive | FolderBundle, verdict: Verdict, sha256: bool, repor
     foreign = len(contents.index.foreign)
     if foreign:
         verdict.unchecked.append(f"{foreign} entries of index.json that are no models of modelpack's.")
+
+
+def _by_sums(store: Archive | FolderBundle, verdict: Verdict, report: Report) -> None:
+    """Where the documents cannot be believed, SHA256SUMS still says what each file should be."""
+    try:
+        files = store.files()
+        lines = parse_sums(store.read("SHA256SUMS", ALL_DOCUMENTS), "SHA256SUMS")
+    except ModelpackError:
+        verdict.unchecked.append("Everything else: without its documents nobody knows what belongs there.")
+        return
+    verdict.unchecked.append("Which models are whole: files were held against SHA256SUMS alone.")
+    there = []
+    for path, digest in sorted(lines.items()):
+        path = path.removeprefix("./")
+        if path not in files:
+            verdict.problems.append(NotFound(f"{path} is missing"))
+        elif path.startswith("blobs/"):
+            there.append(Blob(files[path], "application/octet-stream", digest))
+        elif Digest.of(store.read(path, SMALL)) != digest:
+            verdict.problems.append(Corrupt(f"{path} is damaged"))
+    report(Stage("checking", sum(blob.size for blob in there)))
+    for blob, problem in _in_turn(store.open, there, True, report):
+        verdict.blobs += 1
+        verdict.bytes_read += blob.size
+        verdict.by.add("SHA-256")
+        if problem is not None:
+            verdict.problems.append(problem)
 
 
 def _sums(store: Archive | FolderBundle, contents: Contents, verdict: Verdict) -> None:
