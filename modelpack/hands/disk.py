@@ -44,7 +44,7 @@ class Folder:
                     raise NotFound("no such directory", where=path)
                 return cls(path, None)
             return cls(path, os.open(path, os.O_RDONLY | _DIRECTORY | _CLOEXEC))
-        except NotADirectoryError:
+        except (NotADirectoryError, FileExistsError):  # the latter where one is to be made
             raise Refused("is not a directory", where=path) from None
         except OSError as error:
             raise from_os(error, path) from error
@@ -101,7 +101,9 @@ class Folder:
         while True:
             try:
                 if self._fd is None:
-                    if not where.is_dir() or where.is_symlink():
+                    if os.path.lexists(where) and (where.is_symlink() or not where.is_dir()):
+                        raise NotADirectoryError(errno.ENOTDIR, "not a directory")
+                    if not where.is_dir():
                         raise FileNotFoundError(errno.ENOENT, "no such directory")
                     return Folder(where, None)
                 flags = os.O_RDONLY | _DIRECTORY | _NOFOLLOW | _CLOEXEC

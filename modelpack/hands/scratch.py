@@ -7,8 +7,9 @@ import errno
 import os
 import secrets
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from modelpack.errors import Local, NotFound, Refused, from_os
 from modelpack.hands.disk import WINDOWS, Folder, lock
@@ -22,13 +23,22 @@ FAT32_LARGEST = 4 * GIB - 1
 class Scratch:
     """New files under names that nobody takes for real, locked while their maker lives.
 
-    A file that a killed run left behind has no lock any more: the next run here removes it.
+    A file that a killed run left behind has no lock any more: the next run here removes it. Where whoever is
+    done removes the empty *folder*, *again* opens a new one (and closes it, later).
     """
 
-    def __init__(self, folder: Folder, prefix: str = "modelpack-", mode: int = 0o600) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        prefix: str = "modelpack-",
+        mode: int = 0o600,
+        again: Callable[[], Folder] | None = None,
+    ) -> None:
         self._folder = folder
         self._prefix = prefix
         self._mode = mode
+        self._again = again
+        self._reopening = threading.Lock()
 
     def sweep(self) -> None:
         """Remove what dead runs left."""
@@ -48,20 +58,32 @@ class Scratch:
     def new(self, size: int) -> Iterator[NewFile]:
         """A new file that will have *size* bytes; removed at the end unless it was named."""
         name = f"{self._prefix}{secrets.token_hex(8)}"
-        fd = self._folder.create(name, self._mode)
-        file = NewFile(self._folder, name, fd)
+        folder, fd = self._create(name)
+        file = NewFile(folder, name, fd)
         try:
             lock(fd, wait=False)
-            make_room(fd, size, self._folder)
+            make_room(fd, size, folder)
             yield file
         except OSError as error:
-            raise from_os(error, self._folder.path) from error
+            raise from_os(error, folder.path) from error
         finally:
             file.writer.close()
-            os.close(fd)
+            os.close(file.fd)
             if not file.named:
                 with contextlib.suppress(Local):
-                    self._folder.remove(name)
+                    folder.remove(name)
+
+    def _create(self, name: str) -> tuple[Folder, int]:
+        while True:
+            folder = self._folder
+            try:
+                return folder, folder.create(name, self._mode)
+            except NotFound:
+                if self._again is None:
+                    raise
+            with self._reopening:
+                if self._folder is folder:  # no other thread was faster
+                    self._folder = self._again()
 
 
 class NewFile:

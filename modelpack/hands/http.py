@@ -1,0 +1,264 @@
+"""HTTP, carefully: bounded answers, no redirects, and errors that say which host and what to do.
+
+On the adapter of `requests` alone, without a Session: a Session reads netrc, keeps cookies, and reads the
+whole body of a redirect that nobody follows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from modelpack.errors import ModelpackError, NotFound, Refused, Unreachable, Usage
+from modelpack.hands.wire import ReaderFailed, Upload, failures, new_adapter, proxies_for, unreached
+from modelpack.version import __version__
+from modelpack.words.blob import KIB, MIB
+from modelpack.words.reader import fill, read_at_most
+
+if TYPE_CHECKING:  # it costs most of the start-up time of a command that talks to nobody
+    import requests
+    from requests.adapters import HTTPAdapter
+
+ANSWER = 64 * MIB
+"""The most bytes of an answer: `/api/show` with every token and tensor is the largest real one."""
+
+_WORDS = 64 * KIB  # of an error's body, to look for the server's own words
+_SHOWN = 500  # characters of them that are passed on
+
+
+class Http:
+    """One server: its base URL, and how it is talked to. Any thread may use it."""
+
+    def __init__(
+        self,
+        base: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        ca: str | None = None,
+        timeout: float = 300.0,
+        connect_timeout: float = 10.0,
+        pool: int = 16,
+        nobody: str = "",
+    ) -> None:
+        """*timeout* is the longest silence, in seconds; *nobody* is the advice where nobody answers.
+
+        Raises Usage for headers that cannot be sent, NotFound for a missing *ca* (a file of certificates; by
+        default what `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` or `SSL_CERT_FILE` name, as curl and Go do).
+        """
+        self.base = base.rstrip("/")
+        self.nobody = nobody
+        self._headers = {"User-Agent": f"modelpack/{__version__}", "Accept-Encoding": "identity"}
+        self._headers |= dict(headers or {})
+        for key, value in self._headers.items():
+            if not (value.isascii() and value.isprintable()):  # the value may be a secret: it is not shown
+                raise Usage(f"the header {key!r} holds characters that no header can hold")
+        self._timeouts = (connect_timeout, timeout)
+        self._proxies: dict[str, str] | None = None
+        self._verify: bool | str = True
+        self._adapter: HTTPAdapter | None = None
+        self._pool = pool
+        if self.base.startswith("https:"):
+            named = (os.environ.get(key) for key in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"))
+            self._verify = ca or next(filter(None, named), None) or True
+            if isinstance(self._verify, str) and not os.path.exists(self._verify):
+                raise NotFound("no such file of certificates", where=self._verify)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        data: Any = None,
+        body: Upload | None = None,
+        headers: Mapping[str, str] | None = None,
+        fine: Collection[int] = (),
+        patient: bool = False,
+    ) -> Answer:
+        """Send a request, with *data* as JSON or *body* as it comes, and give the answer, its body unread.
+
+        *patient*: no time limit for the answer, as the server may be silent over long work. Statuses of 300
+        and more that are not *fine* raise Refused; no answer raises Unreachable; an error of the body's own
+        reader comes through as it is.
+        """
+        import requests
+
+        where = f"{self.base}{path}"
+        request = requests.PreparedRequest()
+        try:
+            request.prepare(method=method, url=where, headers={**self._headers, **(headers or {})}, json=data)
+            adapter = self._opened()
+        except ValueError:  # requests' InvalidURL is one, and what urllib says of a bad address
+            raise Usage(f"{where[:200]!r} is not an address that can be asked") from None
+        if body is not None:
+            request.body = body  # type: ignore[assignment] # urllib3 reads what has read()
+            request.headers["Content-Length"] = str(len(body))
+        connect, read = self._timeouts
+        try:
+            response = adapter.send(
+                request,
+                stream=True,
+                timeout=(connect, None) if patient else (connect, read),
+                verify=self._verify,
+                proxies=self._proxies,
+            )
+        except ReaderFailed:
+            if body is None or body.failed is None:
+                raise
+            raise body.failed from None
+        except failures() as error:
+            raise self.unreached(error) from None
+        answer = Answer(self, response, f"{method} {path}")
+        if response.status_code >= 300 and response.status_code not in fine:
+            with answer:
+                raise _refusal(answer)
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding.lower() != "identity":
+            answer.close()
+            raise Refused(f"answered in {encoding[:40]!r}, although asked not to", where=where)
+        return answer
+
+    def _opened(self) -> HTTPAdapter:
+        if self._adapter is None:  # two threads may both make one: the later stays
+            self._proxies = proxies_for(self.base)
+            self._adapter = new_adapter(self._pool)
+        return self._adapter
+
+    def close(self) -> None:
+        """Hang up: connections that are kept for the next request are closed."""
+        if self._adapter is not None:
+            self._adapter.close()
+
+    def unreached(self, error: BaseException) -> Unreachable:
+        """The error of ours that tells of *error*, of requests or below."""
+        return unreached(error, self.base, self.nobody, self._timeouts[0])
+
+
+class Answer:
+    """An answer whose body is still to be read; to be closed, or used by `with`."""
+
+    def __init__(self, http: Http, response: requests.Response, asked: str) -> None:
+        self._http, self._response = http, response
+        self.asked = asked
+        self.where = http.base
+        self.status: int = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection: it is used again only where the body was read to its end."""
+        self._response.close()
+
+    def readinto(self, into: memoryview, /) -> int:
+        """Read bytes of the body as they come: an Answer is a Reader. Raises Unreachable."""
+        try:
+            raw = self._response.raw
+            # read1 gives what is there; read() would wait until a whole piece has come (urllib3 before 2.1)
+            piece = raw.read1(len(into)) if hasattr(raw, "read1") else raw.read(min(len(into), 512))
+        except failures() as error:
+            raise self._http.unreached(error) from None
+        into[: len(piece)] = piece
+        return len(piece)
+
+    def read(self, limit: int = ANSWER) -> bytes:
+        """The whole body; raises Corrupt where it has more than *limit* bytes."""
+        with self:
+            return read_at_most(self, limit, f"{self.where}: the answer to {self.asked}")
+
+    def json(self, limit: int = ANSWER) -> dict[str, Any]:
+        """The body as a JSON object; raises Refused where it is something else."""
+        return self.parse(self.read(limit))
+
+    def lines(self, limit: int = MIB) -> Iterator[dict[str, Any]]:
+        """The JSON objects of an NDJSON stream as they come; raises Refused for a line over *limit* bytes."""
+        rest = b""
+        piece = memoryview(bytearray(64 * KIB))
+        with self:
+            while count := self.readinto(piece):
+                *whole, rest = (rest + piece[:count]).split(b"\n")
+                for line in whole:
+                    if line.strip():
+                        yield self.parse(line)
+                if len(rest) > limit:
+                    raise Refused(
+                        f"sent a line of more than {limit} bytes in its answer to {self.asked}",
+                        where=self.where,
+                    )
+            if rest.strip():
+                yield self.parse(rest)
+
+    def parse(self, raw: bytes) -> dict[str, Any]:
+        """*raw* as a JSON object; raises Refused where it is none."""
+        try:
+            value = json.loads(raw)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise Refused(
+                f"answered {self.asked} with something that is not JSON: this is not Ollama's API",
+                where=self.where,
+                status=self.status,
+                words=raw[:_SHOWN].decode("utf-8", "replace"),
+            )
+        return value
+
+
+def _refusal(answer: Answer) -> ModelpackError:
+    """The error that tells of an answer of status 300 or more, in the server's own words."""
+    status = answer.status
+    if status < 400:
+        return Refused(
+            f"points to {answer.headers.get('Location', 'nowhere')[:200]!r}; redirects are not followed",
+            where=answer.where,
+            advice="If you trust that address, name it yourself.",
+            status=status,
+        )
+    raw = bytearray(_WORDS)
+    try:
+        raw = raw[: fill(answer, memoryview(raw))]
+    except Unreachable:
+        raw.clear()
+    text = raw.decode("utf-8", "replace").strip("\0 \r\n")
+    words, advice = _own_words(text)[:_SHOWN], ""
+    kind = answer.headers.get("Content-Type", "")
+    if status == 413:
+        advice = (
+            "A proxy before the server limits the size of a body: in nginx, set client_max_body_size 0 "
+            "(and proxy_request_buffering off), or load past the proxy."
+        )
+    elif status in (401, 403):
+        advice = "Set OLLAMA_API_KEY if it wants a token." + (
+            " Ollama itself answers 403 to a Host name or Origin it does not know." if status == 403 else ""
+        )
+    elif status in (502, 503, 504) and text[:1] == "<":
+        advice = "A proxy answered in place of the server: is Ollama running behind it?"
+    elif "html" in kind or text[:1] == "<":
+        words = "a web page: this is not Ollama"
+        advice = "See whether the address and its port are Ollama's (11434 by default)."
+    return Refused(
+        f"answered {status} to {answer.asked}" + (f": {words}" if words else ""),
+        where=answer.where,
+        advice=advice,
+        status=status,
+        words=words,
+    )
+
+
+def _own_words(text: str) -> str:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    error = found.get("error", text) if isinstance(found, dict) else text
+    if isinstance(error, dict):
+        error = error.get("message", text)
+    return str(error)
