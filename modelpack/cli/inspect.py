@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from modelpack.cli.options import expect_option, json_option
+from modelpack.cli.options import expect_option, json_option, quiet_option
+from modelpack.cli.progress import Progress
 from modelpack.cli.talk import bundle_lines, complain, result, result_json, table
 from modelpack.documents.gguf_header import Gguf
 from modelpack.documents.image import Image
@@ -34,7 +35,8 @@ Examples:
 )
 @expect_option
 @json_option
-def command(locator: str, create_request: bool, expect: Digest | None, as_json: bool) -> None:
+@quiet_option
+def command(locator: str, create_request: bool, expect: Digest | None, as_json: bool, quiet: bool) -> None:
     """Show what a GGUF, a bundle or a models directory holds.
 
     Models with their IDs, layers and sizes, and what their GGUFs say. LOCATOR#NAME picks one model.
@@ -48,7 +50,9 @@ def command(locator: str, create_request: bool, expect: Digest | None, as_json: 
     if create_request:
         if not models:
             raise found.problems[0]
-        requests = [create_request_of(source, one) for one in settle(source, models, blake3=False)]
+        with Progress(quiet=quiet) as progress:
+            settled = settle(source, models, progress, blake3=False)
+        requests = [create_request_of(source, one) for one in settled]
         result_json(requests[0] if len(requests) == 1 else requests)
         return
     # A models directory may hold hundreds: their GGUFs are opened where one was asked for.
