@@ -44,11 +44,12 @@ class FileReader:
     """*size* bytes at *offset* of an opened file, whose descriptor it owns.
 
     Files are never mapped: where a mapped file is cut, or its drive pulled, the process dies by SIGBUS
-    without a word. Reading says what happened.
+    without a word. Reading says what happened. A *steady* file raises Corrupt where it was written to
+    meanwhile; the files of stores have digests that say it better, and get new times without being changed.
     """
 
-    def __init__(self, fd: int, offset: int, size: int, where: Path) -> None:
-        self._fd, self._where = fd, where
+    def __init__(self, fd: int, offset: int, size: int, where: Path, *, steady: bool = False) -> None:
+        self._fd, self._where, self._steady = fd, where, steady
         self.size = size
         self._offset, self._left = offset, size
         self._seen = os.fstat(fd)
@@ -59,7 +60,13 @@ class FileReader:
     def at(cls, path: Path, offset: int = 0) -> FileReader:
         """All of the plain file that the user named, from *offset* on; `size` says how much."""
         fd = open_path(path)
-        return cls(fd, offset, max(0, os.fstat(fd).st_size - offset), path)
+        return cls(fd, offset, max(0, os.fstat(fd).st_size - offset), path, steady=True)
+
+    @property
+    def mark(self) -> tuple[int, ...]:
+        """Something that is another one where the file is another one, or has changed."""
+        seen = self._seen
+        return (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns)
 
     def readinto(self, into: memoryview, /) -> int:
         want = min(len(into), self._left)
@@ -77,7 +84,7 @@ class FileReader:
             )
         self._offset += count
         self._left -= count
-        if self._left == 0:
+        if self._left == 0 and self._steady:
             self._unchanged()
         return count
 

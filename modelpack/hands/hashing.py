@@ -23,6 +23,7 @@ from modelpack.words.reader import Reader, fill
 BLOCK = 4 * MIB
 BUFFERS = 4
 _INLINE = 1 * MIB  # below, threads cost more than they give
+_ENDLESS = 1 << 62
 
 
 class Hasher(Protocol):
@@ -34,10 +35,11 @@ class Hasher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Hashes:
-    """What bytes came to; None for a hash that was not asked for."""
+    """What bytes came to, and how many they were; None for a hash that was not asked for."""
 
     sha256: Digest | None
     blake3: Digest | None
+    size: int = 0
 
 
 def blake3_hasher(threads: int = 1) -> Hasher:
@@ -132,7 +134,7 @@ class _Ring:
 
 def pour(
     reader: Reader,
-    size: int,
+    size: int | None,
     write: Callable[[memoryview], object] | None = None,
     *,
     sha256: bool = True,
@@ -141,7 +143,7 @@ def pour(
     where: object = "",
     block: int = BLOCK,
 ) -> Hashes:
-    """Read just *size* bytes, hash them as asked, and hand each piece to *write* in order.
+    """Read just *size* bytes (None: to the end), hash them as asked, hand each piece to *write* in order.
 
     *threads* are for BLAKE3 alone. Memory: `BUFFERS * block`. Raises Corrupt where *reader* ends before, and
     whatever *reader* or *write* raise; then some bytes may have been written.
@@ -151,20 +153,22 @@ def pour(
     consumers: list[Callable[[memoryview], object]] = [one.update for one in (sha, blake) if one is not None]
     if write is not None:
         consumers.append(write)
-    if size <= _INLINE:
+    if size is not None and size <= _INLINE:
         piece = memoryview(bytearray(size))
         count = fill(reader, piece)
         for consume in consumers:
             consume(piece[:count])
     else:
-        count = _Ring(consumers, min(block, size), BUFFERS).run(reader, size)
-    if count != size:
+        most = _ENDLESS if size is None else size
+        count = _Ring(consumers, min(block, most), BUFFERS).run(reader, most)
+    if count != size and size is not None:
         raise Corrupt(
             f"ends after {count} of {size} bytes", where=where, advice="Was a copy or download cut?"
         )
     return Hashes(
         Digest("sha256", sha.hexdigest()) if sha is not None else None,
         Digest("blake3", blake.hexdigest()) if blake is not None else None,
+        count,
     )
 
 

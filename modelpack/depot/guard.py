@@ -1,0 +1,97 @@
+"""Who may ask: the right Host, no foreign web page, the token where there is one.
+
+A page in a browser on this machine can send requests to loopback. The Host check stops one whose own name was
+pointed at 127.0.0.1 (DNS rebinding), the Origin check all others. Compare allowedHostsMiddleware in
+server/routes.go of Ollama; it lets more through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+from collections.abc import Iterable
+
+from modelpack.depot.asked import Says
+from modelpack.errors import Usage
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?", re.ASCII)
+_ORIGIN = re.compile(rf"https?://{_HOST.pattern}", re.ASCII)
+_TOKEN = re.compile(r"[\x21-\x7e]{16,4096}", re.ASCII)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host*, a name or an address (IPv6 with or without brackets), is this machine's loopback."""
+    host = host.lower().rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    address = _address(host)
+    return address is not None and address.is_loopback
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return None
+
+
+class Guard:
+    """The checks for one depot: *hosts* are names or addresses that Host may hold besides loopback's.
+
+    With a *token* any address (not: any name) will do as well, since DNS cannot change what it means.
+    Raises Usage where the token is too short to be one, or cannot be a header's value.
+    """
+
+    def __init__(self, token: str | None, hosts: Iterable[str]) -> None:
+        if token is not None and _TOKEN.fullmatch(token) is None:
+            raise Usage(
+                "the token is not one",
+                advice="It takes 16 to 4096 printable ASCII characters without spaces: openssl rand -hex 32",
+            )
+        self._token = None if token is None else _hash(token)
+        self._hosts = {_plain(host) for host in hosts}
+
+    @property
+    def has_token(self) -> bool:
+        """Whether a token is asked for."""
+        return self._token is not None
+
+    def allow(self, host: str) -> None:
+        """Take *host* as right from now on."""
+        self._hosts.add(_plain(host))
+
+    def check(self, host: str | None, origin: str | None, authorization: str | None) -> None:
+        """Says 400, 403 or 401 for a request with such headers."""
+        found = _HOST.fullmatch(host or "")
+        if found is None:
+            raise Says(400, "the Host header is missing or malformed")
+        if not self._is_allowed(found[1]):
+            raise Says(403, "this depot does not go by that name: see the Host header")
+        if origin is not None and not _is_local(origin):
+            raise Says(403, "web pages from elsewhere are not let in: see the Origin header")
+        if self._token is not None:
+            scheme, _, given = (authorization or "").partition(" ")
+            right = hmac.compare_digest(_hash(given.strip()), self._token)
+            if scheme.lower() != "bearer" or not right:
+                raise Says(401, "this depot asks for its token: Authorization: Bearer ...")
+
+    def _is_allowed(self, host: str) -> bool:
+        if is_loopback(host) or _plain(host) in self._hosts:
+            return True
+        return self._token is not None and _address(host) is not None
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _plain(host: str) -> str:
+    address = _address(host)
+    return str(address) if address is not None else host.lower().rstrip(".")
+
+
+def _is_local(origin: str) -> bool:
+    found = _ORIGIN.fullmatch(origin)
+    return found is not None and is_loopback(found[1])
