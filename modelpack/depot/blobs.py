@@ -12,7 +12,8 @@ from threading import Lock
 from modelpack.depot.asked import Says, Stream
 from modelpack.depot.golang import quoted
 from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Unreachable
-from modelpack.hands.disk import Folder, follow
+from modelpack.hands import system
+from modelpack.hands.disk import Folder
 from modelpack.hands.hashing import pour
 from modelpack.hands.scratch import NewFile, Scratch, check_room
 from modelpack.stores.models_dir import SCRATCH
@@ -58,7 +59,7 @@ class Blobs:
             digest = _pour(reader, length, file)
             if str(digest) != named:
                 raise _mismatch(named, digest)
-            follow(file.fd, like)
+            system.give(file.fd, like, directory=False)
             file.appear(blobs, digest.file_name)
         self._tidy()
 

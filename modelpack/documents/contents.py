@@ -28,7 +28,7 @@ from modelpack.documents.recipe import Recipe
 from modelpack.documents.sums import parse_sums, sums_say
 from modelpack.errors import Corrupt, NotFound, Refused, Unsupported, Usage
 from modelpack.words.blob import SMALL, Blob
-from modelpack.words.digest import Digest
+from modelpack.words.digest import ZERO_BLAKE3, Digest
 from modelpack.words.name import Name
 
 Read = Callable[[str, int], bytes]
@@ -132,6 +132,8 @@ def parse_manifest(raw: bytes, where: object) -> tuple[Blob, tuple[Blob, ...]] |
     if not isinstance(config, dict):
         raise Corrupt("has no config", where=where)
     layers = [_described(layer, where) for layer in list_of(value, "layers", where)]
+    if len({layer.digest for layer in layers}) != len(layers):
+        raise Corrupt("lists a blob twice", where=where)
     document = _described(config, where)
     if document.media_type not in (IMAGE_TYPE, RECIPE_TYPE):
         raise Unsupported(
@@ -196,7 +198,7 @@ def _checked(
     read: Read, digest: Digest | None, size: int, where: object, documents: dict[str, bytes]
 ) -> bytes:
     path = blob_path(digest)
-    if path in documents:
+    if path in documents and len(documents[path]) == size:
         return documents[path]
     if size > SMALL or sum(map(len, documents.values())) + size > ALL_DOCUMENTS:
         raise Corrupt(f"the document {digest} is said to have {size} bytes; no real one has", where=where)
@@ -212,17 +214,19 @@ def _checked(
 
 
 def _document(described: Blob, raw: bytes, layers: Sequence[Blob], where: object) -> Image | Recipe:
+    document: Image | Recipe
     if described.media_type == RECIPE_TYPE:
-        return Recipe.parse(raw, layers, where)
-    image = Image.parse(raw, where)
+        document = Recipe.parse(raw, layers, where)
+    else:
+        document = Image.parse(raw, where)
     known: dict[object, Blob] = {layer.digest: layer for layer in layers}
-    for blob in image.blobs:
+    for blob in document.blobs:
         listed = known.get(blob.digest)
         if listed is None or listed.size != blob.size:
             raise Corrupt(f"does not list {blob} as the model's own document does", where=where)
-    if len(known) != len(image.blobs):
+    if len(known) != len(document.blobs):
         raise Corrupt("lists blobs that the model's own document does not name", where=where)
-    return image.settled(known)
+    return document.settled(known)
 
 
 def _described(value: dict[str, Any], where: object) -> Blob:
@@ -231,6 +235,8 @@ def _described(value: dict[str, Any], where: object) -> Blob:
     if digest.algorithm != "sha256" or "urls" in value:
         raise Unsupported("names a blob by another hash, or in another place", where=where)
     blake3 = notes.get(NOTE_BLAKE3)
+    if blake3 == ZERO_BLAKE3.hex:  # stands where nobody knew
+        blake3 = None
     return Blob(
         size_of(value, where),
         text_of(value, "mediaType", where),

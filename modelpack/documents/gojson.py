@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from modelpack.errors import Corrupt
@@ -10,6 +13,9 @@ from modelpack.words.blob import SMALL
 
 # encoding/json's HTMLEscape is on by default, and Ollama leaves it on.
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_DEEPEST = 100
+"""Real documents are nested four or five deep."""
 
 
 def go_json(value: Any) -> bytes:
@@ -18,8 +24,8 @@ def go_json(value: Any) -> bytes:
     Sorting the keys of what was a map in Go is up to the caller.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    # Go writes \b and \f as these two, and a lone surrogate (which UTF-8 cannot hold) as U+FFFD.
-    return text.translate(_ESCAPES).encode("utf-8", "replace")
+    # Go writes what UTF-8 cannot hold as the escape of U+FFFD (seen on 0.33).
+    return _SURROGATE.sub(r"\\ufffd", text.translate(_ESCAPES)).encode()
 
 
 def canonical_json(value: Any) -> bytes:
@@ -29,6 +35,19 @@ def canonical_json(value: Any) -> bytes:
 
 def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no number that JSON's readers know")
+    return value
+
+
+def _below(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def parse_object(raw: bytes, where: object, limit: int = SMALL) -> dict[str, Any]:
@@ -44,10 +63,16 @@ def parse_value(raw: bytes, where: object, limit: int = SMALL) -> Any:
     if len(raw) > limit:
         raise Corrupt(f"is {len(raw)} bytes long; no real one has more than {limit}", where=where)
     try:
-        return json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise Corrupt(f"is not JSON: {reason[:200]}", where=where) from None
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [one for above in level for one in _below(above)]
+        if not level:
+            return value
+    raise Corrupt(f"is nested more than {_DEEPEST} deep; no real one is", where=where)
 
 
 def text_of(value: dict[str, Any], key: str, where: object, default: str | None = None) -> str:

@@ -48,7 +48,7 @@ def tar_layout(contents: Bundle) -> Layout:
         parts += [body, padding] if isinstance(body, Blob) else [body + padding]
         for part in parts:
             length = part.size if isinstance(part, Blob) else len(part)
-            if length:
+            if length or isinstance(part, Blob):  # an empty blob has its place, too
                 pieces.append(Piece(offset, length, part))
             offset += length
     pieces.append(Piece(offset, len(END), END))

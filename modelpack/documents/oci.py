@@ -20,6 +20,8 @@ from modelpack.words.name import Name
 
 FORMAT = "1"
 KNOWN_NEEDS: frozenset[str] = frozenset()
+MOST_MEMBERS = 90_000
+"""The most blobs and documents in a bundle; readers of tars stop at 100,000 headers."""
 ALL_DOCUMENTS = 64 * MIB
 """The most that all documents of a bundle may have together, in bytes."""
 
@@ -104,10 +106,11 @@ def bundle(models: Sequence[Model], foreign: Sequence[dict[str, Any]] = ()) -> B
     """
     documents: dict[str, bytes] = {}
     entries: list[dict[str, Any]] = []
-    names: dict[str, Name] = {}
+    names: set[str] = set()
     for model in models:
-        if names.setdefault(model.name.folded, model.name) is not model.name:
+        if model.name.folded in names:
             raise Refused(f"two models have the name {model.name}; Ollama compares without case")
+        names.add(model.name.folded)
         manifest = _manifest(model)
         document = model.document
         # Manifests of zeros may look the same while their blobs are unread: those keep them apart.
@@ -125,6 +128,10 @@ def bundle(models: Sequence[Model], foreign: Sequence[dict[str, Any]] = ()) -> B
         if len(raw) > SMALL:
             raise Refused("a model's document is larger than 4 MiB: no reader of bundles takes it")
     blobs = [Member(blob_path(blob.digest), blob) for blob in blobs_of(models)]
+    for both in documents.keys() & {blob.path for blob in blobs}:
+        raise Refused(f"{both} is a blob of one model and a document of another", advice="Pack them apart.")
+    if len(blobs) + len(documents) > MOST_MEMBERS:
+        raise Refused(f"{len(blobs)} blobs are too many for one bundle", advice="Pack fewer.")
     covered = [
         Member("oci-layout", LAYOUT_FILE), Member("index.json", index), Member("README.txt", README),
         *(Member(path.partition("?")[0], raw) for path, raw in documents.items()),

@@ -83,9 +83,10 @@ class Members:
                 raise Corrupt("has an extended header larger than 64 KiB", where=self._where)
             return header
         if "size" in self._pending:
-            if not self._pending["size"].isdigit() or len(self._pending["size"]) > 19:
+            size = self._pending["size"]
+            if not (size.isascii() and size.isdigit()) or len(size) > 19 or int(size) > 1 << 62:
                 raise Corrupt("has a member of an impossible size", where=self._where)
-            header = Header(header.path, int(self._pending["size"]), header.kind)
+            header = Header(header.path, int(size), header.kind)
         header = Header(self._plain(self._pending.get("path", header.path)), header.size, header.kind)
         self._pending = {}
         if header.kind == "5":

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Self
 
 from modelpack.errors import Corrupt, from_os
+from modelpack.hands import system
 from modelpack.hands.disk import open_path
 from modelpack.words.blob import MIB
-
-if sys.platform == "win32":
-
-    def _read_into(fd: int, into: memoryview, offset: int) -> int:
-        os.lseek(fd, offset, os.SEEK_SET)
-        piece = os.read(fd, len(into))
-        into[: len(piece)] = piece
-        return len(piece)
-else:
-
-    def _read_into(fd: int, into: memoryview, offset: int) -> int:
-        return os.preadv(fd, [into], offset)
 
 
 def read_at(fd: int, count: int, offset: int, where: Path) -> bytes:
@@ -31,7 +19,7 @@ def read_at(fd: int, count: int, offset: int, where: Path) -> bytes:
         done = 0
         while done < count:
             try:
-                came = _read_into(fd, view[done:], offset + done)
+                came = system.read_into(fd, view[done:], offset + done)
             except OSError as error:
                 raise from_os(error, where) from error
             if came == 0:
@@ -53,8 +41,8 @@ class FileReader:
         self.size = size
         self._offset, self._left = offset, size
         self._seen = os.fstat(fd)
-        if sys.platform == "linux" and size > MIB:
-            os.posix_fadvise(fd, offset, size, os.POSIX_FADV_SEQUENTIAL)
+        if size > MIB:
+            system.expect_sequential(fd, offset, size)
 
     @classmethod
     def at(cls, path: Path, offset: int = 0) -> FileReader:
@@ -73,7 +61,7 @@ class FileReader:
         if want == 0:
             return 0
         try:
-            count = _read_into(self._fd, into[:want], self._offset)
+            count = system.read_into(self._fd, into[:want], self._offset)
         except OSError as error:
             raise from_os(error, self._where) from error
         if count == 0:
@@ -102,15 +90,6 @@ class FileReader:
         os.close(self._fd)
 
 
-def binary(fd: int) -> int:
-    """*fd*, and no line ends are translated on it (Windows does, unless told)."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.setmode(fd, os.O_BINARY)
-    return fd
-
-
 class StreamReader:
     """A pipe, read in order."""
 
@@ -119,10 +98,6 @@ class StreamReader:
 
     def readinto(self, into: memoryview, /) -> int:
         try:
-            if sys.platform == "win32":
-                piece = os.read(self._fd, min(len(into), MIB))
-                into[: len(piece)] = piece
-                return len(piece)
-            return os.readv(self._fd, [into])
+            return system.stream_into(self._fd, into)
         except OSError as error:
             raise from_os(error, self._where) from error

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from modelpack.errors import Corrupt, NotFound, Refused, from_os
+from modelpack.hands import system
 from modelpack.words.text import size as shown_size
 
 WINDOWS = sys.platform == "win32"
@@ -129,8 +130,9 @@ class Folder:
         except OSError as error:
             raise from_os(error, self.path / name) from error
         if like is not None and self._fd is not None:
-            with self.folder(name) as made:
-                follow(made._fd or -1, like, directory=True)
+            # Somebody may remove it meanwhile: whoever wanted it makes it again.
+            with contextlib.suppress(NotFound), self.folder(name) as made:
+                system.give(made._fd or -1, like, directory=True)
 
     def open_file(self, name: str) -> int:
         """A descriptor on the plain file *name*, to read; NotFound, Refused (link, FIFO, device), Local."""
@@ -208,17 +210,11 @@ class Folder:
     def lock(self) -> None:
         """Wait for, and hold until close, the lock that everybody takes who changes this directory."""
         if self._fd is not None:
-            lock(self._fd, wait=True)
+            system.lock(self._fd, wait=True)
 
     def room(self) -> int | None:
         """Bytes that may still be written here; None where the system does not tell."""
-        if sys.platform == "win32":
-            import shutil
-
-            return shutil.disk_usage(self.path).free
-        found = os.statvfs(self.path if self._fd is None else self._fd)
-        free = found.f_bavail if os.geteuid() else found.f_bfree
-        return free * found.f_frsize if found.f_blocks else None
+        return system.free_space(self.path, self._fd)
 
 
 def open_path(path: Path) -> int:
@@ -236,39 +232,6 @@ def _open_plain(name: str, dir_fd: int | None, nofollow: int, where: Path) -> in
         os.close(fd)
         raise Refused(f"is {kind}, not a plain file", where=where)
     return fd
-
-
-def follow(fd: int, like: os.stat_result, *, directory: bool = False) -> bool:
-    """Give the file of *fd* owner and mode after the directory *like*; whether the owner could be set."""
-    if sys.platform == "win32":
-        return True
-    mine = os.fstat(fd)
-    owned = (mine.st_uid, mine.st_gid) == (like.st_uid, like.st_gid)
-    if not owned:
-        try:
-            os.fchown(fd, like.st_uid, like.st_gid)
-            owned = True
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.fchown(fd, -1, like.st_gid)
-    with contextlib.suppress(OSError):  # file systems without modes
-        os.fchmod(fd, stat.S_IMODE(like.st_mode) & (0o7777 if directory else 0o666))
-    return owned
-
-
-def lock(fd: int, *, wait: bool) -> bool:
-    """Take the lock of an opened file or directory; False where somebody else holds it (and not *wait*)."""
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:  # no locks on this file system: go on without, as everybody else there does
-        return True
-    return True
 
 
 def kind_of(mode: int) -> str:

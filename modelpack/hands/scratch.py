@@ -6,13 +6,13 @@ import contextlib
 import errno
 import os
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 from modelpack.errors import Local, NotFound, Refused, from_os
-from modelpack.hands.disk import WINDOWS, Folder, lock
+from modelpack.hands import system
+from modelpack.hands.disk import WINDOWS, Folder
 from modelpack.hands.writeback import Writer
 from modelpack.words.blob import GIB
 from modelpack.words.text import size as shown_size
@@ -49,7 +49,7 @@ class Scratch:
                 fd = self._folder.open_file(name)
                 try:
                     # Made, but not yet locked: a young file is left to its maker.
-                    if lock(fd, wait=False) and time.time() - os.fstat(fd).st_mtime > 5:
+                    if system.lock(fd, wait=False) and time.time() - os.fstat(fd).st_mtime > 5:
                         self._folder.remove(name)
                 finally:
                     os.close(fd)
@@ -61,7 +61,7 @@ class Scratch:
         folder, fd = self._create(name)
         file = NewFile(folder, name, fd)
         try:
-            lock(fd, wait=False)
+            system.lock(fd, wait=False)
             make_room(fd, size, folder)
             yield file
         except OSError as error:
@@ -122,12 +122,9 @@ def make_room(fd: int, size: int, folder: Folder) -> None:
     """Raise Local before the first byte where *size* bytes cannot fit, or not in one file."""
     check_room(folder, size)
     try:
-        if sys.platform != "win32":
-            import resource
-
-            limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-            if limit != resource.RLIM_INFINITY and size > limit:
-                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        limit = system.largest_file()
+        if limit is not None and size > limit:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         if size > FAT32_LARGEST:  # only where it may be refused: FAT would write zeros for anything smaller
             os.ftruncate(fd, size)
             os.ftruncate(fd, 0)

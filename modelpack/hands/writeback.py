@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
+from modelpack.hands import system
 from modelpack.words.blob import MIB
 
 _AHEAD = 64 * MIB  # bytes that may be on their way; more only hides how slow the medium is
@@ -30,12 +29,13 @@ class Writer:
         self.moved = moved
         self._underway: deque[tuple[int, int]] = deque()
         self._bytes_underway = 0
-        self._range = _sync_file_range()
+        self._range = system.sync_file_range()
 
     def write_at(self, data: memoryview, offset: int) -> None:
         """Write all of *data* at *offset*."""
-        _write_all(self._fd, data, offset)
-        count = len(data)
+        count, left = len(data), data
+        while left:
+            left = left[system.write_at(self._fd, left, offset + count - len(left)) :]
         if self._range is not None and count:
             self._range(self._fd, offset, count, _WRITE)
         self._underway.append((offset, count))
@@ -74,33 +74,3 @@ class Writer:
         """Forget what is underway."""
         self._underway.clear()
         self._bytes_underway = 0
-
-
-def _write_all(fd: int, data: memoryview, offset: int) -> None:
-    if sys.platform == "win32":
-        os.lseek(fd, offset, os.SEEK_SET)
-        while data:
-            data = data[os.write(fd, data) :]
-        return
-    while data:
-        count = os.pwrite(fd, data, offset)
-        data = data[count:]
-        offset += count
-
-
-_found: list[Any] = []
-
-
-def _sync_file_range() -> Any:
-    """Linux's call of that name, which Python does not wrap; None elsewhere."""
-    if not _found:
-        call = None
-        if sys.platform == "linux":
-            import ctypes
-
-            libc = ctypes.CDLL(None, use_errno=False)
-            call = getattr(libc, "sync_file_range", None)
-            if call is not None:
-                call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-        _found.append(call)
-    return _found[0]

@@ -38,6 +38,7 @@ class Archive:
         self.path = path
         self._expect = expect
         self._replace = replace
+        self._settled: tuple[Model, ...] = ()
 
     # --- source
 
@@ -112,9 +113,12 @@ class Archive:
 
     def missing(self, models: Sequence[Model]) -> Sequence[Blob]:
         """Everything, or nothing where the very same archive is here; Taken where another file is."""
+        self._settled = ()
         if not os.path.lexists(self.path):
             return blobs_of(models)
+        os.close(open_path(self.path))  # Refused where no plain file is: a device is not to be replaced
         if self._same(models):
+            self._settled = tuple(models)
             return ()
         if not self._replace:
             raise Taken(
@@ -125,12 +129,13 @@ class Archive:
         return blobs_of(models)
 
     def placed(self, model: Model) -> Placed | None:
-        """*model*, where the archive is here and holds this document under this name."""
-        with contextlib.suppress(ModelpackError):
-            for one in self.contents.models:
-                if one.name == model.name and one.document.raw == model.document.raw:
-                    return Placed(one.name, one.document.id, True, "archive", note="")
-        return None
+        """*model*, where `missing` has just found the archive to be of the very models asked for.
+
+        One that holds *model* and others is no place for it: an archive is written whole, so those would go.
+        """
+        if model not in self._settled:
+            return None
+        return Placed(model.name, model.document.id, True, "archive")
 
     def _same(self, models: Sequence[Model]) -> bool:
         """Whether every document and header is here, byte for byte, in a file of the right size."""
@@ -143,7 +148,8 @@ class Archive:
             return False
         try:
             return os.fstat(fd).st_size == layout.size and all(
-                isinstance(piece.content, Blob) or os.pread(fd, piece.length, piece.offset) == piece.content
+                isinstance(piece.content, Blob)
+                or read_at(fd, piece.length, piece.offset, self.path) == piece.content
                 for piece in layout.pieces
             )
         finally:

@@ -13,7 +13,7 @@ from modelpack.documents.gguf import Gguf, read_gguf
 from modelpack.documents.gojson import go_json
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
-from modelpack.errors import NotFound, Unsupported
+from modelpack.errors import Corrupt, NotFound, Unsupported
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.hashing import blamed
 from modelpack.words.blob import CONFIG, MODEL, PARAMS, Blob
@@ -33,17 +33,18 @@ class LooseGguf:
         self.path = path
         self.name = name or Name.of_file(path.name)
         self._made: dict[Digest, bytes] = {}
+        self._mark: tuple[int, ...] = ()
 
     @cached_property
     def size(self) -> int:
         """Bytes of the file."""
-        with FileReader.at(self.path) as reader:
+        with self._open() as reader:
             return reader.size
 
     @cached_property
     def gguf(self) -> Gguf:
         """The header, checked: a file that is cut shows by the end of its last tensor."""
-        with FileReader.at(self.path) as reader, blamed(self.path):
+        with self._open() as reader, blamed(self.path):
             return read_gguf(reader, reader.size)
 
     @cached_property
@@ -70,10 +71,23 @@ class LooseGguf:
     def open(self, blob: Blob, offset: int = 0) -> AbstractContextManager[Reader]:
         """The file's bytes, or those of what was made around it."""
         if blob.key == str(self.path):
-            return FileReader.at(self.path, offset)
+            return self._open(offset)
         if blob.digest in self._made:
             return contextlib.nullcontext(BytesReader(self._made[blob.digest], offset))
         raise NotFound(f"has no blob {blob}", where=self.path)
+
+    def _open(self, offset: int = 0) -> FileReader:
+        """The file, which must stay what it was when it was opened first: the config tells of that one."""
+        reader = FileReader.at(self.path, offset)
+        self._mark = self._mark or reader.mark
+        if reader.mark != self._mark:
+            with reader:
+                raise Corrupt(
+                    "changed since its header was read",
+                    where=self.path,
+                    advice="Wait until its writer is done.",
+                )
+        return reader
 
 
 def _refuse_parts(gguf: Gguf, where: Path) -> None:

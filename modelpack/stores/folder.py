@@ -43,7 +43,13 @@ class FolderBundle:
     def contents(self) -> Contents:
         """What its documents say, all of them checked."""
         with Folder.at(self.path) as root:
-            return self.read_contents(root)
+            while True:
+                before = _mark(root)
+                try:
+                    return self.read_contents(root)
+                except (Corrupt, NotFound):
+                    if _mark(root) == before:  # else a pack came between two of its documents: again
+                        raise
 
     def read_contents(self, root: Folder) -> Contents:
         """What the documents in *root* say now."""
@@ -58,15 +64,15 @@ class FolderBundle:
     def files(self) -> dict[str, int]:
         """What lies at the top and among the blobs, with its bytes; directories are left out."""
         found: dict[str, int] = {}
-        with Folder.at(self.path) as root:
-            folders = [("", root)]
-            with contextlib.suppress(NotFound), _blobs(self.path) as blobs:
-                folders.append(("blobs/sha256/", blobs))
-                for prefix, folder in folders:
-                    for name in folder.names():
-                        about = folder.stat(name)
-                        if about is not None and not stat.S_ISDIR(about.st_mode):
-                            found[prefix + name] = about.st_size
+        with contextlib.ExitStack() as stack:
+            folders = [("", stack.enter_context(Folder.at(self.path)))]
+            with contextlib.suppress(NotFound):
+                folders.append(("blobs/sha256/", stack.enter_context(_blobs(self.path))))
+            for prefix, folder in folders:
+                for name in folder.names():
+                    about = folder.stat(name)
+                    if about is not None and not stat.S_ISDIR(about.st_mode):
+                        found[prefix + name] = about.st_size
         return found
 
     @property
@@ -125,6 +131,9 @@ class FolderBundle:
     def placed(self, model: Model) -> Placed | None:
         """*model*, where the bundle has this document under this name and all its blobs (by size)."""
         there = self._there()
+        with contextlib.suppress(NotFound), Folder.at(self.path) as root:
+            if root.stat("SHA256SUMS.new") is not None:  # a killed run: write the documents again
+                return None
         for one in there.models if there else ():
             if one.name.folded == model.name.folded and one.document.raw == model.document.raw:
                 return None if self.missing([one]) else Placed(one.name, one.document.id, True, "folder")
@@ -139,8 +148,12 @@ class FolderBundle:
             check_room(root, todo)
             blobs = stack.enter_context(root.folder("blobs", create=True))
             blobs = stack.enter_context(blobs.folder("sha256", create=True))
-            scratch = stack.enter_context(root.folder(SCRATCH, create=True))
-            Scratch(scratch).sweep()
+
+            def again() -> Folder:
+                return stack.enter_context(root.folder(SCRATCH, create=True))
+
+            scratch = Scratch(again(), mode=0o666, again=again)
+            scratch.sweep()
             try:
                 yield _Writing(self, root, blobs, scratch, self._replace, report)
             finally:
@@ -155,13 +168,12 @@ class _Writing:
         store: FolderBundle,
         root: Folder,
         blobs: Folder,
-        scratch: Folder,
+        scratch: Scratch,
         replace: bool,
         report: Report,
     ) -> None:
         self._store, self._root, self._blobs = store, root, blobs
-        self._scratch = Scratch(scratch, mode=0o666)
-        self._replace, self._report = replace, report
+        self._scratch, self._replace, self._report = scratch, replace, report
         self._known: dict[object, Blob] = {}
 
     def put(self, blob: Blob, data: Reader) -> Blob:
@@ -176,17 +188,21 @@ class _Writing:
 
     def commit(self, model: Model) -> Placed:
         model = model.settled(self._known)
-        for blob in model.blobs:
-            if blob.digest is None or self._blobs.file_size(blob.digest.hex) != blob.size:
-                raise NotFound(f"the {blob.kind} blob {blob} is not in the bundle", where=self._root.path)
+        self._complete(model)
         model = self._hashed_here(model)
         with Folder.at(self._root.path) as locked:
             locked.lock()
+            self._complete(model)  # another pack that gave a name away may have removed one
             there = self._store.read_contents(locked) if locked.stat("index.json") is not None else None
             if there is not None and not self._replace:
                 _refuse_taken(there, [model], self._root.path)
             self._write(there, model)
         return Placed(model.name, model.document.id, True, "folder")
+
+    def _complete(self, model: Model) -> None:
+        for blob in model.blobs:
+            if blob.digest is None or self._blobs.file_size(blob.digest.hex) != blob.size:
+                raise NotFound(f"the {blob.kind} blob {blob} is not in the bundle", where=self._root.path)
 
     def _hashed_here(self, model: Model) -> Model:
         """BLAKE3s of blobs that were here, from this bundle or by reading: the source's word is hearsay."""
@@ -197,7 +213,7 @@ class _Writing:
             if blob.id in self._known:
                 continue
             known[blob.id] = noted.get(blob.id, blob)
-            if blob.id not in noted:
+            if blob.id not in noted or noted[blob.id].blake3 is None:
                 with self._store.open(blob) as reader:
                     known[blob.id] = check(blob, pour(reader, blob.size, blake3=True), self._root.path)
         return model.settled(known)
@@ -218,7 +234,7 @@ class _Writing:
         self._file(Member("index.json", new.index), self._root, "index.json", anew=True)
         self._root.rename("SHA256SUMS.new", self._root, "SHA256SUMS")
         self._root.sync()
-        if there is not None:
+        if there is not None and not there.index.foreign:  # what those need, nobody here knows
             named = {member.path for member in new.members}
             for member in bundle(before).members:
                 if member.path not in named and member.path.startswith("blobs/"):
@@ -241,14 +257,22 @@ def _refuse_taken(there: Contents, models: Sequence[Model], where: Path) -> None
     names = {one.name.folded: one for one in there.models}
     for model in models:
         one = names.get(model.name.folded)
-        unread = any(blob.digest is None for blob in model.blobs)
-        if one is not None and not unread and one.document.raw != model.document.raw:
+        if one is None or one.document.raw == model.document.raw:
+            continue
+        unread = {blob.size for blob in model.blobs if blob.digest is None}
+        if not unread or unread - {blob.size for blob in one.blobs}:
+            this = "" if unread else f"; this one is {model.document.id.short}"
             raise Taken(
-                f"{one.name} stands there for another model ({one.document.id.short}; "
-                f"this one is {model.document.id.short})",
+                f"{one.name} stands there for another model ({one.document.id.short}{this})",
                 where=where,
                 advice="Use --replace to give the name to the new one, or --name for another name.",
             )
+
+
+def _mark(root: Folder) -> object:
+    """Something that changes where index.json does, or the sums beside it."""
+    found = [root.stat(name) for name in ("index.json", "SHA256SUMS")]
+    return [one and (one.st_ino, one.st_mtime_ns) for one in found]
 
 
 def _read(root: Folder, path: str, most: int) -> bytes:

@@ -12,8 +12,9 @@ from pathlib import Path
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model, blobs_of
 from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Taken, Unsupported, Usage
+from modelpack.hands import system
 from modelpack.hands.bytes import FileReader
-from modelpack.hands.disk import Folder, follow
+from modelpack.hands.disk import Folder
 from modelpack.hands.hashing import check, pour
 from modelpack.hands.scratch import Scratch, check_room
 from modelpack.stores import Placed, Session
@@ -81,13 +82,20 @@ class ModelsDir:
 
     def placed(self, model: Model) -> Placed | None:
         """*model*, where this very manifest and all its blobs are here (blobs by name and size)."""
-        there = self.read(model.name)
-        if there is None or there[1].raw != model.document.raw or self.missing([model]):
+        there = self.find(model.name)
+        if there is None or there[1] != model.document.raw or self.missing([model]):
             return None
-        return Placed(there[0], there[1].id, True, "directory")
+        return Placed(there[0], model.document.id, True, "directory")
 
     def read(self, name: Name) -> tuple[Name, Image] | None:
         """The model of this name, compared as Ollama does (without case), under the name that it has here."""
+        found = self.find(name)
+        if found is None:
+            return None
+        return found[0], Image.parse(found[1], self.path.joinpath("manifests", *found[0].parts))
+
+    def find(self, name: Name) -> tuple[Name, bytes] | None:
+        """Its manifest's bytes, whatever they are worth: a crash may have left none."""
         try:
             root = Folder.at(self.path)
         except NotFound:
@@ -103,11 +111,9 @@ class ModelsDir:
                     parts += (part if part in found else found[0],)
                     if len(parts) < 4:
                         folder = stack.enter_context(folder.folder(parts[-1]))
-                raw = folder.read(parts[-1], SMALL)
+                return Name.of_path(parts), folder.read(parts[-1], SMALL)
             except NotFound:
                 return None
-            where = folder.path / parts[-1]
-        return Name.of_path(parts), Image.parse(raw, where)
 
     def missing(self, models: Sequence[Model]) -> Sequence[Blob]:
         """Blobs that are not here, or not with their size; Taken where a name stands for another model."""
@@ -118,23 +124,27 @@ class ModelsDir:
                     where=model.name,
                     advice="Load it to a server: --to http://HOST:11434",
                 )
-            there = None if self._replace else self.read(model.name)
-            if there is not None and there[1].raw != model.document.raw:
-                raise Taken(
-                    f"{there[0]} stands there for another model ({there[1].id.short}; "
-                    f"this one is {model.document.id.short})",
-                    where=self.path,
-                    advice="Use --replace to give the name to the new one, or --as NAME for another name.",
-                )
+            self.refuse_taken(model, self.find(model.name))
         try:
             with Folder.at(self.path) as root, root.folder("blobs") as blobs:
                 return [blob for blob in blobs_of(models) if not _has(blobs, blob)]
         except NotFound:
             return blobs_of(models)
 
-    def takes_unread(self, _models: Sequence[Model]) -> bool:
-        """A blob gets its name after its bytes."""
-        return True
+    def refuse_taken(self, model: Model, there: tuple[Name, bytes] | None) -> None:
+        """Raise Taken where *there* is another model than *model*, unless it may be replaced."""
+        if there is not None and there[1] != model.document.raw and not self._replace:
+            raise Taken(
+                f"{there[0]} stands there for another model ({Digest.of(there[1]).short}; "
+                f"this one is {model.document.id.short})",
+                where=self.path,
+                advice="Use --replace to give the name to the new one, or --as NAME for another name.",
+            )
+
+    def takes_unread(self, models: Sequence[Model]) -> bool:
+        """A blob gets its name after its bytes; but where the model's name is here, the two are compared."""
+        unread = [model for model in models if any(blob.digest is None for blob in model.blobs)]
+        return all(self.find(model.name) is None for model in unread)
 
     @contextlib.contextmanager
     def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:
@@ -148,8 +158,12 @@ class ModelsDir:
             manifests = stack.enter_context(root.folder("manifests", create=True, like=like))
             scratch = stack.enter_context(root.folder(SCRATCH, create=True, like=like))
             Scratch(scratch).sweep()
+
+            def again() -> Folder:
+                return stack.enter_context(root.folder(SCRATCH, create=True, like=like))
+
             try:
-                yield _Writing(self, blobs, manifests, scratch, like, report)
+                yield _Writing(self, blobs, manifests, Scratch(scratch, again=again), like, report)
             finally:
                 with contextlib.suppress(Local, Refused):  # somebody else works in it
                     root.remove(SCRATCH)
@@ -161,13 +175,13 @@ class _Writing:
         store: ModelsDir,
         blobs: Folder,
         manifests: Folder,
-        scratch: Folder,
+        scratch: Scratch,
         like: os.stat_result,
         report: Report,
     ) -> None:
         self._store, self._blobs, self._manifests = store, blobs, manifests
-        self._scratch = Scratch(scratch)
-        self._like, self._report = like, report
+        self._scratch, self._like, self._report = scratch, like, report
+        self._known: dict[object, Blob] = {}
         self._owned = True
 
     def put(self, blob: Blob, data: Reader) -> Blob:
@@ -175,23 +189,28 @@ class _Writing:
             file.writer.moved = lambda count: self._report(Moved(count))
             hashes = pour(data, blob.size, file.writer.appending(), where=self._blobs.path)
             known = check(blob, hashes)
-            self._owned &= follow(file.fd, self._like)
+            self._owned &= system.give(file.fd, self._like, directory=False)
             if known.digest is not None:
                 file.appear(self._blobs, known.digest.file_name)
-            return known
+        self._known[blob.id] = known
+        return known
 
     def commit(self, model: Model) -> Placed:
         if not isinstance(model.document, Image):
             raise Unsupported("is a recipe: only an Ollama server can make a model of it", where=model.name)
+        model = model.settled(self._known)
         for blob in model.blobs:
             if not _has(self._blobs, blob):
                 raise NotFound(f"the {blob.kind} blob {blob} vanished meanwhile", where=self._blobs.path)
             # Ollama prunes blobs that no manifest names once they are an hour old: not while we finish.
             self._blobs.touch(_lookup(self._blobs, blob.digest)[0] if blob.digest else "")
-        there = self._store.read(model.name)
-        name = there[0] if there else model.name
-        if there is None or there[1].raw != model.document.raw:
-            self._write(name, model.document.raw)
+        with Folder.at(self._manifests.path) as locked:
+            locked.lock()
+            there = self._store.find(model.name)
+            self._store.refuse_taken(model, there)
+            name = there[0] if there else model.name
+            if there is None or there[1] != model.document.raw:
+                self._write(name, model.document.raw)
         return Placed(name, model.document.id, True, "directory", note=self._readable())
 
     def _write(self, name: Name, raw: bytes) -> None:
@@ -202,15 +221,15 @@ class _Writing:
                 folder = stack.enter_context(folder.folder(part, create=True, like=self._like))
             file = stack.enter_context(self._scratch.new(len(raw)))
             file.writer.write_at(memoryview(raw), 0)
-            self._owned &= follow(file.fd, self._like)
+            self._owned &= system.give(file.fd, self._like, directory=False)
             file.appear(folder, name.tag)
 
     def _readable(self) -> str:
-        if self._owned or sys.platform == "win32":
+        if self._owned:
             return ""
         mode = stat.S_IMODE(self._like.st_mode)
         owner = f"uid {self._like.st_uid}"
-        if mode & 0o004 or (mode & 0o040 and self._like.st_gid == os.getegid()):
+        if mode & 0o004 or (mode & 0o040 and self._like.st_gid in system.my_groups()):
             return f"The files are yours; the directory's owner ({owner}) can read them."
         return (
             f"The files are yours, and the directory's owner ({owner}) cannot read them: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -199,29 +200,40 @@ class _Piping:
         self, fd: int, where: object, models: Sequence[Model], layout: Layout, report: Report
     ) -> None:
         self._fd, self._where, self._models, self._report = fd, where, models, report
-        self._pieces = list(layout.pieces)
+        self._pieces = deque(piece.content for piece in layout.pieces)
+        self._put: set[object] = set()
         self._committed = 0
+        self._broken = False
 
     def put(self, blob: Blob, data: Reader) -> Blob:
         self._until_blob()
-        piece = self._pieces.pop(0)
-        if not isinstance(piece.content, Blob) or piece.content.id != blob.id:
-            raise ValueError("blobs go into a pipe in their order of use")
-        return check(blob, pour(data, blob.size, self._write, blake3=True, where=self._where))
+        content = self._pieces[0] if self._pieces else None
+        if self._broken or not isinstance(content, Blob) or content.id != blob.id:
+            raise Unsupported(
+                f"{blob} cannot come now: a pipe takes each blob once, in its turn",
+                where=self._where,
+                advice="Use a file.",
+            )
+        self._broken = True  # unless all of it comes: what has gone into a pipe cannot be taken back
+        known = check(blob, pour(data, blob.size, self._write, blake3=True, where=self._where))
+        self._broken = False
+        self._pieces.popleft()
+        self._put.add(blob.id)
+        return known
 
     def commit(self, model: Model) -> Placed:
+        for blob in model.blobs:
+            if blob.id not in self._put:
+                raise NotFound(f"the {blob.kind} blob {blob} was not put", where=self._where)
         self._committed += 1
         if self._committed == len(self._models):
             self._until_blob()
         return Placed(model.name, model.document.id, True, "pipe")
 
     def _until_blob(self) -> None:
-        while self._pieces:
-            content = self._pieces[0].content
-            if not isinstance(content, bytes):
-                return
-            self._pieces.pop(0)
+        while self._pieces and isinstance(content := self._pieces[0], bytes):
             self._write(memoryview(content))
+            self._pieces.popleft()
 
     def _write(self, data: memoryview) -> None:
         left = data

@@ -13,8 +13,9 @@ from modelpack.documents.config import Remark, remarks_on
 from modelpack.documents.gguf import read_gguf
 from modelpack.documents.model import Model
 from modelpack.errors import NotFound, Refused, Unsupported, Usage
-from modelpack.hands.bytes import FileReader, StreamReader, binary
+from modelpack.hands.bytes import FileReader, StreamReader
 from modelpack.hands.hashing import blamed
+from modelpack.hands.system import binary
 from modelpack.stores import Source, Target
 from modelpack.stores.archive import Archive
 from modelpack.stores.files import LooseGguf
