@@ -20,7 +20,7 @@ from modelpack.words.reader import BytesReader
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURES = ROOT / "fixtures"
-SHARED = next((path for path in (ROOT.parent / "shared", Path("/work/shared")) if path.is_dir()), None)
+SHARED = next((path for path in (ROOT.parent / "shared",) if path.is_dir()), None)
 LLAMA = (
     b'{"model_format":"gguf","model_family":"llama","model_families":["llama"],"model_type":"37K",'
     b'"file_type":"F16","architecture":"amd64","os":"linux"}\n'

@@ -25,7 +25,7 @@ from modelpack.words.reader import BytesReader
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURES = ROOT / "fixtures"
-SHARED = next((path for path in (ROOT.parent / "shared", Path("/work/shared")) if path.is_dir()), None)
+SHARED = next((path for path in (ROOT.parent / "shared",) if path.is_dir()), None)
 needs_shared = pytest.mark.skipif(SHARED is None, reason="../shared is not here")
 READABLE = sorted(path for path in FIXTURES.glob("*.gguf") if "big-endian" not in path.name)
 REAL = sorted((SHARED / "gguf").glob("*.gguf")) if SHARED else []
