@@ -142,9 +142,9 @@ def one_by_one(paths: list[Path]) -> None:
 
 
 def side_by_side(paths: list[Path]) -> None:
-    """As `verify` and the hashing before a load do it."""
+    """As `verify` and `hash` do it where there is a file for every core."""
     with ThreadPoolExecutor(len(paths)) as pool:
-        list(pool.map(lambda path: poured(path)(), paths))
+        list(pool.map(lambda path: poured(path, overlap=False)(), paths))
 
 
 def packing(bench: Bench, big: Path) -> None:

@@ -22,7 +22,7 @@ from modelpack.words.reader import Reader, fill
 
 BLOCK = 4 * MIB
 BUFFERS = 4
-_INLINE = 1 * MIB  # below, threads cost more than they give
+_INLINE = 1 * MIB  # up to here threads cost more than they give; and it stays in a core's cache
 _ENDLESS = 1 << 62
 
 
@@ -132,6 +132,20 @@ class _Ring:
                 self._turn.notify_all()
 
 
+def _in_turn(reader: Reader, size: int, consumers: Sequence[Callable[[memoryview], object]]) -> int:
+    piece = memoryview(bytearray(min(_INLINE, size)))
+    total = 0
+    while total < size:
+        part = piece[: min(len(piece), size - total)]
+        count = fill(reader, part)
+        for consume in consumers:
+            consume(part[:count])
+        total += count
+        if count < len(part):
+            break
+    return total
+
+
 def pour(
     reader: Reader,
     size: int | None,
@@ -140,26 +154,26 @@ def pour(
     sha256: bool = True,
     blake3: bool = False,
     threads: int = 1,
+    overlap: bool = True,
     where: object = "",
     block: int = BLOCK,
 ) -> Hashes:
     """Read just *size* bytes (None: to the end), hash them as asked, hand each piece to *write* in order.
 
-    *threads* are for BLAKE3 alone. Memory: `BUFFERS * block`. Raises Corrupt where *reader* ends before, and
-    whatever *reader* or *write* raise; then some bytes may have been written.
+    *threads* are for BLAKE3 alone. Without *overlap* all is done in this thread, piece by piece: better where
+    every core has a file of its own, as the piece then stays in that core's cache. Memory: `BUFFERS * block`.
+    Raises Corrupt where *reader* ends before, and whatever *reader* or *write* raise; then some bytes may have
+    been written.
     """
     sha = hashlib.sha256() if sha256 else None
     blake = blake3_hasher(threads) if blake3 else None
     consumers: list[Callable[[memoryview], object]] = [one.update for one in (sha, blake) if one is not None]
     if write is not None:
         consumers.append(write)
-    if size is not None and size <= _INLINE:
-        piece = memoryview(bytearray(size))
-        count = fill(reader, piece)
-        for consume in consumers:
-            consume(piece[:count])
+    most = _ENDLESS if size is None else size
+    if most <= _INLINE or not overlap:
+        count = _in_turn(reader, most, consumers)
     else:
-        most = _ENDLESS if size is None else size
         count = _Ring(consumers, min(block, most), BUFFERS).run(reader, most)
     if count != size and size is not None:
         raise Corrupt(

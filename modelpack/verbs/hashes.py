@@ -40,7 +40,7 @@ def hash_files(paths: Sequence[Path], report: Report = silent) -> Iterator[Hashe
         try:
             with FileReader.at(path) as reader, blamed(path):
                 counted = Counted(reader, lambda count: report(Moved(count)))
-                hashes = pour(counted, reader.size, blake3=True, where=path)
+                hashes = pour(counted, reader.size, blake3=True, overlap=len(paths) < cores(), where=path)
             return Hashed(path, reader.size, hashes.sha256, hashes.blake3)
         except ModelpackError as error:
             return Hashed(path, 0, None, None, error)

@@ -215,10 +215,15 @@ def _in_turn(
         try:
             with open_blob(blob) as reader:
                 counted: Reader = Counted(reader, lambda count: report(Moved(count)))
-                check(
-                    blob,
-                    pour(counted, blob.size, sha256=not by_blake3, blake3=by_blake3, threads=threads),
+                hashes = pour(
+                    counted,
+                    blob.size,
+                    sha256=not by_blake3,
+                    blake3=by_blake3,
+                    threads=threads,
+                    overlap=threads > 1,
                 )
+                check(blob, hashes)
         except ModelpackError as error:
             return error
         return None
