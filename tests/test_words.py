@@ -106,9 +106,6 @@ def test_what_is_no_name(text: str) -> None:
 
 # Ollama takes neither: `cutPromised` calls an empty part missing.
 @pytest.mark.parametrize("text", ["/mm", "/mm:t"])
-@pytest.mark.xfail(
-    reason="Name.parse takes an empty namespace for none", raises=pytest.fail.Exception, strict=True
-)
 def test_an_empty_namespace_is_no_name(text: str) -> None:
     with pytest.raises(Usage):
         Name.parse(text)
@@ -351,7 +348,6 @@ def test_what_a_terminal_would_obey_is_shown(what: str) -> None:
 
 # Default_Ignorable_Code_Point of Unicode that is neither a control nor a format character.
 @pytest.mark.parametrize("char", ["\ufe0e", "\ufe00", "\u180b", "\u17b4", "\U000e0100"])
-@pytest.mark.xfail(reason="visible() lets variation selectors through", strict=True)
 def test_invisible_marks_are_shown(char: str) -> None:
     assert visible(f"a{char}z") != f"a{char}z"
 

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 
 from modelpack.depot.asked import Says, Stream
 from modelpack.depot.golang import quoted
@@ -17,12 +17,13 @@ from modelpack.hands.disk import Folder
 from modelpack.hands.hashing import pour
 from modelpack.hands.scratch import NewFile, Scratch, check_room
 from modelpack.stores.models_dir import SCRATCH
-from modelpack.words.blob import KIB
+from modelpack.words.blob import KIB, MIB
 from modelpack.words.digest import Digest
 
 _NAME = re.compile(r"sha256[:-][0-9a-fA-F]{64}", re.ASCII)
-_BLOCK = 256 * KIB
-"""Four of these for each upload: with all threads busy, 64 MiB."""
+_BLOCK, _LARGE_BLOCK = 256 * KIB, MIB
+"""Four of these for each upload; the large ones, which are faster, for the first few at a time."""
+_LARGE_ONES = BoundedSemaphore(4)
 
 
 class Blobs:
@@ -61,11 +62,11 @@ class Blobs:
                 raise _mismatch(named, digest)
             system.give(file.fd, like, directory=False)
             file.appear(blobs, digest.file_name)
-        self._tidy()
 
     @contextlib.contextmanager
     def _new_file(self, size: int) -> Iterator[tuple[NewFile, Folder, os.stat_result]]:
         with contextlib.ExitStack() as stack:
+            stack.callback(self._tidy)  # last of all, whatever became of the upload
             root = stack.enter_context(Folder.at(self.path, create=True))
             check_room(root, size)
             like = root.own_stat()
@@ -113,10 +114,20 @@ class _BodyReader:
 def _pour(reader: _BodyReader, length: int | None, file: NewFile | None) -> Digest:
     """Read all of *reader*, into *file* where there is one."""
     append = file.writer.appending() if file is not None else None
-    with _cut():
-        found = pour(reader, length, append, block=_BLOCK).sha256
+    with _cut(), _block() as block:
+        found = pour(reader, length, append, block=block).sha256
     assert found is not None  # noqa: S101 - it was asked for
     return found
+
+
+@contextlib.contextmanager
+def _block() -> Iterator[int]:
+    large = _LARGE_ONES.acquire(blocking=False)
+    try:
+        yield _LARGE_BLOCK if large else _BLOCK
+    finally:
+        if large:
+            _LARGE_ONES.release()
 
 
 @contextlib.contextmanager

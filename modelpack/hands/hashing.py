@@ -162,8 +162,8 @@ def pour(
 
     *threads* are for BLAKE3 alone. Without *overlap* all is done in this thread, piece by piece: better where
     every core has a file of its own, as the piece then stays in that core's cache. Memory: `BUFFERS * block`.
-    Raises Corrupt where *reader* ends before, and whatever *reader* or *write* raise; then some bytes may have
-    been written.
+    Raises Corrupt where *reader* ends before, and what *reader* or *write* raise; by then some bytes may be
+    written.
     """
     sha = hashlib.sha256() if sha256 else None
     blake = blake3_hasher(threads) if blake3 else None

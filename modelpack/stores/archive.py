@@ -105,11 +105,15 @@ class Archive:
     # --- target
 
     def takes_unread(self, models: Sequence[Model]) -> bool:
-        """Not where a tar is there to compare with, nor where two blobs might turn out to be one."""
+        """Not where a tar is there to compare with, nor where two blobs might turn out to be one.
+
+        A tar that may be replaced is not compared with: that would read every blob once more.
+        """
         blobs = blobs_of(models)
         sizes = [blob.size for blob in blobs]
         unread = [blob for blob in blobs if blob.digest is None]
-        return not os.path.lexists(self.path) and all(sizes.count(blob.size) == 1 for blob in unread)
+        compared = os.path.lexists(self.path) and not self._replace
+        return not compared and all(sizes.count(blob.size) == 1 for blob in unread)
 
     def missing(self, models: Sequence[Model]) -> Sequence[Blob]:
         """Everything, or nothing where the very same archive is here; Taken where another file is."""

@@ -40,12 +40,12 @@ class Name:
         rest = text
         for scheme in ("http://", "https://"):  # Ollama drops a scheme before the host
             rest = rest.removeprefix(scheme)
-        head, _, last = rest.rpartition("/")
+        head, mark, last = rest.rpartition("/")
         model, colon, tag = last.partition(":")
         host, slash, namespace = head.rpartition("/")
         if not slash:
             host = DEFAULT_HOST
-        name = cls(host, namespace if head else DEFAULT_NAMESPACE, model, tag if colon else DEFAULT_TAG)
+        name = cls(host, namespace if mark else DEFAULT_NAMESPACE, model, tag if colon else DEFAULT_TAG)
         for part, form in _PART.items():
             value = getattr(name, part)
             if form.fullmatch(value) is None:

@@ -13,6 +13,12 @@ for _power, _letter in enumerate("kmgt", start=1):
 _SIZE = re.compile(r"(\d{1,15})(?:\.(\d{1,6}))?\s*([a-z]*)", re.ASCII)
 
 
+# Default_Ignorable_Code_Point of Unicode, as far as it is neither control nor format: shown as nothing.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
 def visible(text: object, *, lines: bool = False) -> str:
     """*text* with every character that a terminal would obey, hide or reorder written as an escape.
 
@@ -24,7 +30,7 @@ def visible(text: object, *, lines: bool = False) -> str:
         category = unicodedata.category(char)
         if char == " " or (lines and char in "\n\t"):
             shown.append(char)
-        elif category[0] == "C" or category in ("Zl", "Zp", "Zs") or char in "\u115f\u1160\u3164\uffa0\u034f":
+        elif category[0] == "C" or category in ("Zl", "Zp", "Zs") or _INVISIBLE.match(char):
             shown.append(char.encode("unicode_escape", "surrogatepass").decode("ascii"))
         else:
             shown.append(char)
