@@ -202,8 +202,64 @@ def depot(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         process.wait()
 
 
+SINK = """
+import re, socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+piece = bytearray(1 << 20)
+while True:
+    client, _ = listener.accept()
+    with client:
+        head = b""
+        while b"\\r\\n\\r\\n" not in head:
+            head += client.recv(65536)
+        head, _, rest = head.partition(b"\\r\\n\\r\\n")
+        length = re.search(rb"(?i)content-length: *([0-9]+)", head)
+        if b"100-continue" in head.lower():
+            client.sendall(b"HTTP/1.1 100 Continue\\r\\n\\r\\n")
+        if length:
+            left = int(length[1]) - len(rest)
+            while left > 0:
+                left -= client.recv_into(piece)
+        else:
+            tail = rest[-5:]
+            while not tail.endswith(b"0\\r\\n\\r\\n"):
+                count = client.recv_into(piece)
+                tail = (tail + piece[max(0, count - 5):count])[-5:]
+        client.sendall(b"HTTP/1.1 201 Created\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+"""
+"""A server that takes a body and drops it: what is measured against it is the client alone."""
+
+OURS = (
+    "import sys; from pathlib import Path; from modelpack import Digest, Ollama; "
+    "from modelpack.hands.bytes import FileReader; r = FileReader.at(Path(sys.argv[2])); "
+    "Ollama(sys.argv[1]).upload_blob(Digest.parse(sys.argv[3]), r.size, r)"
+)
+OFFICIAL = (
+    "import ollama, pathlib, sys; "
+    "ollama.Client(host=sys.argv[1], trust_env=False).create_blob(pathlib.Path(sys.argv[2]))"
+)
+
+
+def sinking(bench: Bench, big: Path, digest: object) -> None:
+    server = subprocess.Popen([sys.executable, "-c", SINK], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    url = f"http://127.0.0.1:{int(server.stdout.readline())}"
+    try:
+        ours, yard, theirs = bench.pairs(
+            run(sys.executable, "-c", OURS, url, big, str(digest)),
+            run("curl", "-sf", "-X", "POST", "-T", big, f"{url}/api/blobs/{digest}"),
+            run(sys.executable, "-c", OFFICIAL, url, big),
+        )
+    finally:
+        server.kill()
+    bench.row("upload, server drops it / curl -T", ours, yard, "<= 1.15")
+    bench.row("upload, server drops it / official client", ours, theirs, "<= 0.6")
+
+
 def uploading(bench: Bench, big: Path) -> None:
     digest = next(iter(hash_files([big]))).sha256
+    sinking(bench, big, digest)
     with depot(bench.folder / "depot") as (url, _):
         blob = bench.folder / "depot" / "blobs" / f"sha256-{digest.hex}"
         manifests = bench.folder / "depot" / "manifests"
@@ -216,13 +272,9 @@ def uploading(bench: Bench, big: Path) -> None:
 
             return cleared
 
-        client = (
-            "import ollama, pathlib, sys; "
-            "ollama.Client(host=sys.argv[1], trust_env=False).create_blob(pathlib.Path(sys.argv[2]))"
-        )
         load = run(*MODELPACK, "load", bench.folder / "b.tar", "--to", url, "-q")
         curl = run("curl", "-sf", "-X", "POST", "-T", big, f"{url}/api/blobs/{digest}")
-        official = run(sys.executable, "-c", client, url, big)
+        official = run(sys.executable, "-c", OFFICIAL, url, big)
         ours, yard, theirs = bench.pairs(fresh(load), fresh(curl), fresh(official))
         bench.row("upload (load to a depot) / curl -T", ours, yard, "<= 1.15")
         bench.row("upload / the official client's create_blob", ours, theirs, "<= 0.6")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from modelpack.documents.create import files_named, texts_needed
 from modelpack.documents.image import Image
@@ -13,6 +13,7 @@ from modelpack.documents.meaning import compare
 from modelpack.documents.model import Model
 from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unsupported
 from modelpack.hands.answers import Listed
+from modelpack.hands.ollama import Ollama
 from modelpack.stores import Placed
 from modelpack.words.blob import MIB, SMALL, Blob
 from modelpack.words.digest import Digest
@@ -21,18 +22,40 @@ from modelpack.words.reader import Reader, read_at_most
 from modelpack.words.report import Moved, Report, Said
 from modelpack.words.text import size as size_text
 
-if TYPE_CHECKING:
-    from modelpack.stores.server_create import ServerCreate
-
 WAY = "create"
 TEXTS_LIMIT = 64 * MIB
 """The most bytes of small blobs that are kept in memory for the requests of one session."""
 
 
+class Maker(Protocol):
+    """What a session needs of its target: the server, and what is known of models before they are put."""
+
+    client: Ollama
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether the server keeps GGUFs in a form of its own."""
+        ...
+
+    def request_for(self, model: Model, texts: Mapping[Digest, bytes]) -> dict[str, Any]:
+        """The body of the create request."""
+        ...
+
+    def texts(self, model: Model) -> dict[Digest, bytes] | None:
+        """The small blobs of *model*, where they can be read before they are put."""
+        ...
+
+    def judge(
+        self, model: Model, texts: Mapping[Digest, bytes] | None, listed: Mapping[str, Listed]
+    ) -> Placed | None:
+        """The model where it is there already; None where it may be made; raises Taken."""
+        ...
+
+
 class CreateSession:
     """Uploads, then one request a model. Left early, no name was given."""
 
-    def __init__(self, target: ServerCreate, models: Sequence[Model], report: Report) -> None:
+    def __init__(self, target: Maker, models: Sequence[Model], report: Report) -> None:
         self._target, self._report = target, report
         self._small = {
             blob.id for model in models if isinstance(model.document, Image)
