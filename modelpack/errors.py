@@ -6,7 +6,8 @@
     ├── Corrupt      4   bytes that are not what they should be
     ├── Unsupported  5   nothing is broken, but this cannot be done
     ├── Refused      6   the other side said no
-    │   └── Taken        … because the name stands for another model there
+    │   ├── Taken        … because the name stands for another model there
+    │   └── Unexpected   … by us: not the bundle that was asked for
     ├── Unreachable  7   the other side did not answer
     ├── Partly       8   some of several failed
     ├── Local        9   this machine: disk, rights, memory
@@ -79,6 +80,10 @@ class Refused(ModelpackError):
 
 class Taken(Refused):
     """The name stands for another model there, or for one that cannot be told from another."""
+
+
+class Unexpected(Refused):
+    """Not the bundle whose fingerprint was expected; nothing of it was looked at."""
 
 
 class Unreachable(ModelpackError):

@@ -18,6 +18,7 @@ import pytest
 from conftest import SHARED
 
 from modelpack.stores.archive import Archive
+from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -140,7 +141,7 @@ def test_expect_takes_only_that_bundle(tiny: Path) -> None:
     """--expect refuses another fingerprint on load and verify, and takes the right one."""
     right = str(Archive(tiny).fingerprint)
     for command in (("verify", tiny), ("load", tiny, "--to", "m")):
-        assert modelpack(*command, "--expect", "0" * 64, cwd=tiny.parent).returncode in (4, 6)
+        assert modelpack(*command, "--expect", "0" * 64, cwd=tiny.parent).returncode == 6
         assert not (tiny.parent / "m").exists()
         assert modelpack(*command, "--expect", right, cwd=tiny.parent).returncode == 0
 
@@ -235,6 +236,77 @@ def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+def test_verify_picks_one_model(tiny: Path) -> None:
+    """LOCATOR#NAME checks that model alone: another one's damage does not matter."""
+    where = tiny.parent
+    for name in ("a", "b"):
+        source = FIXTURES / ("tiny-chat.gguf" if name == "b" else "tiny-llama.gguf")
+        assert modelpack("pack", source, "-o", "set", "--name", name, cwd=where).returncode == 0
+    bundle = FolderBundle(where / "set")
+    weights = bundle.models()[1].blobs[0].digest
+    assert weights is not None
+    flip(where / "set" / "blobs" / "sha256" / weights.hex)
+    assert modelpack("verify", "set#a", cwd=where).returncode == 0
+    assert modelpack("verify", "set#b", cwd=where).returncode == 4
+    assert modelpack("verify", "set", cwd=where).returncode == 4
+
+
+@pytest.mark.parametrize("place", ["", "ftp://h/x", "s3://bucket/x"])
+def test_addresses_that_are_none_are_refused(tiny: Path, place: str) -> None:
+    """An unset variable or an unknown scheme never becomes a directory."""
+    for command in (("load", tiny, "--to", place), ("pack", TINY, "-o", place), ("inspect", place)):
+        before = sorted(tiny.parent.iterdir())
+        assert modelpack(*command, cwd=tiny.parent).returncode == 2
+        assert sorted(tiny.parent.iterdir()) == before
+
+
+def test_a_killed_first_pack_is_taken_up(tmp_path: Path) -> None:
+    """A folder that has everything but its index is finished by the next pack; a fresh volume is empty."""
+    assert modelpack("pack", TINY, "-o", "b", cwd=tmp_path).returncode == 0
+    (tmp_path / "b" / "index.json").unlink()
+    (tmp_path / "b" / "SHA256SUMS").rename(tmp_path / "b" / "SHA256SUMS.new")
+    (tmp_path / "b" / "lost+found").mkdir()
+    assert modelpack("pack", TINY, "-o", "b", cwd=tmp_path).returncode == 0
+    assert modelpack("verify", "b", cwd=tmp_path).returncode == 0
+
+
+def test_closed_streams_are_no_bug(tiny: Path) -> None:
+    """Whoever starts us without standard streams gets the same exit codes."""
+    command = f"{sys.executable} -m modelpack load {tiny} --to m"
+    for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        done = subprocess.run(f"{command} {closed}", shell=True, cwd=tiny.parent, capture_output=True)
+        assert done.returncode == 0, done.stderr
+    done = subprocess.run(f"{sys.executable} -m modelpack load - --to m <&-", shell=True, cwd=tiny.parent)
+    assert done.returncode == 4
+
+
+def test_ctrl_c_stops_hashing_soon(tmp_path: Path) -> None:
+    """hash and verify of a huge file end within seconds of SIGINT, with 130."""
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(64 << 30)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "modelpack", "hash", "huge"], cwd=tmp_path, stderr=subprocess.PIPE
+    )
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 130, said
+
+
+def test_a_second_load_reads_its_pipe_to_the_end(tiny: Path) -> None:
+    """Where everything is there, the writer of the pipe does not fail for it; a cut pipe is still noticed."""
+    data = tiny.read_bytes()
+    assert modelpack("load", "-", "--to", "m", cwd=tiny.parent, stdin=data).returncode == 0
+    assert modelpack("load", "-", "--to", "m", cwd=tiny.parent, stdin=data).returncode == 0
+    assert modelpack("load", "-", "--to", "m", cwd=tiny.parent, stdin=data[:-2000]).returncode == 4
+
+
+def test_quiet_is_quiet(tiny: Path) -> None:
+    """--quiet leaves stderr empty where all goes well."""
+    for command in (("load", tiny, "--to", "m"), ("pack", TINY, "-o", "-"), ("verify", tiny), ("hash", TINY)):
+        assert modelpack(*command, "-q", cwd=tiny.parent).stderr == b""
 
 
 def test_verify_says_what_it_did_not_check(tmp_path: Path) -> None:

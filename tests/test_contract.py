@@ -868,7 +868,7 @@ def test_a_failure_is_told_at_once(shelf: MemoryStore) -> None:
 
 def test_what_comes_too_late_is_not_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A source that is silent while another blob fails: its bytes may find another file where its was."""
-    monkeypatch.setattr("modelpack.verbs.transfer.GRACE", 0.2)
+    monkeypatch.setattr("modelpack.hands.crew.GRACE", 0.2)
     store = MemoryStore()
     model = store.image("m", (MODEL, noise(3 * MIB)), (LICENSE, b"MIT"))
     begun, go, ended = threading.Event(), threading.Event(), threading.Event()

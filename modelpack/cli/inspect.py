@@ -12,7 +12,7 @@ from modelpack.cli.talk import bundle_lines, complain, result, result_json, tabl
 from modelpack.documents.gguf_header import Gguf
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
-from modelpack.errors import ModelpackError
+from modelpack.errors import Corrupt, ModelpackError
 from modelpack.stores import Source
 from modelpack.verbs import locate
 from modelpack.verbs.inspect import Inspected, ggufs, inspect
@@ -61,8 +61,10 @@ def command(locator: str, create_request: bool, expect: Digest | None, as_json: 
         result_json(_as_json(source, found, models, deep))
     else:
         _show(locator, source, found, models, deep)
-    for problem in found.problems if found.gguf is None else ():
-        complain(problem)
+    if found.gguf is None and found.problems:
+        for problem in found.problems:
+            complain(problem)
+        raise SystemExit(Corrupt.exit_code)
 
 
 def _show(locator: str, source: Source, found: Inspected, models: list[Model], deep: bool) -> None:

@@ -74,14 +74,16 @@ def command(
             requests = _requests(source, todo) if makes_requests(target) else []
         else:
             receipts = asking(
-                lambda yes: copy(source, chosen, locate.target(to, source, replace=yes), progress), replace
+                lambda yes: copy(source, chosen, locate.target(to, source, replace=yes), progress),
+                replace,
+                progress.rest,
             )
     if dry_run:
         _show_plan(todo, requests, as_json)
     elif as_json:
         result_json({"fingerprint": _fingerprint(source), "models": [one.to_json() for one in receipts]})
     else:
-        _show(receipts)
+        _show(receipts, quiet)
 
 
 def _fingerprint(source: Source) -> str | None:
@@ -138,7 +140,7 @@ def _moved(receipt: Receipt) -> str:
     return f"{size(receipt.bytes_sent)} sent" if receipt.sent else "was there already"
 
 
-def _show(receipts: Sequence[Receipt]) -> None:
+def _show(receipts: Sequence[Receipt], quiet: bool) -> None:
     rows = [
         [str(one.name), one.id.short if one.id else "-", size(one.model.size), _moved(one)]
         for one in receipts
@@ -146,7 +148,7 @@ def _show(receipts: Sequence[Receipt]) -> None:
     for line in table(rows):
         result(line)
     for way in dict.fromkeys(one.way for one in receipts):
-        talk(f"{way}: {WAYS.get(way, way)}")
+        talk(f"{way}: {WAYS.get(way, way)}", quiet=quiet)
     for one in receipts:
         if one.note:
             warn(f"{one.name}: {one.note}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -54,6 +55,7 @@ def group() -> None:
 
 def run(args: list[str] | None = None) -> NoReturn:
     """Run the command line and leave."""
+    _open_closed_streams()
     for stop in ("SIGTERM", "SIGHUP"):  # both clean up as Ctrl-C does
         if hasattr(signal, stop) and signal.getsignal(getattr(signal, stop)) != signal.SIG_IGN:
             signal.signal(getattr(signal, stop), _interrupt)
@@ -62,7 +64,7 @@ def run(args: list[str] | None = None) -> NoReturn:
         code = 0
         sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
-        complain("interrupted; nothing was left half done")
+        complain("interrupted; the next run takes up what is there")
         code = INTERRUPTED
     except click.ClickException as error:
         error.show()
@@ -92,11 +94,24 @@ def run(args: list[str] | None = None) -> NoReturn:
             )
         )
         code = ModelpackError.exit_code
-    if code == INTERRUPTED and threading.active_count() > 1:
+    if code and threading.active_count() > 1:
         # A hand still waits for a server that does not answer; leaving the usual way would wait for it, too.
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Give standard streams that whoever started us has closed (`<&-`, daemons) somewhere to go."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                os.fstat(number)
+                continue
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -23,9 +23,12 @@ class DigestType(click.ParamType[Digest]):
         if isinstance(value, Digest):
             return value
         try:
-            return Digest.parse(value if ":" in value else f"sha256:{value}")
+            found = Digest.parse(value if ":" in value else f"sha256:{value}")
         except ModelpackError as error:
             self.fail(error.what, param, ctx)
+        if found.algorithm != "sha256":
+            self.fail("a fingerprint is a SHA-256", param, ctx)
+        return found
 
 
 class NameType(click.ParamType[Name]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace as changed
+from functools import partial
 
 import click
 
@@ -59,6 +60,7 @@ def command(source: str, output: str, name: Name | None, replace: bool, as_json:
                 copy(store, models, kept, progress),
             ),
             replace,
+            progress.rest,
         )
     fingerprint = target.fingerprint if isinstance(target, Identified) else None
     if as_json:
@@ -66,7 +68,7 @@ def command(source: str, output: str, name: Name | None, replace: bool, as_json:
             {"bundle": output, "fingerprint": str(fingerprint), "models": [one.to_json() for one in receipts]}
         )
         return
-    say = talk if output == "-" else result
+    say = partial(talk, quiet=quiet) if output == "-" else result
     if not any(receipt.sent for receipt in receipts):
         talk(f"{output} holds just this already; its blobs were not read again (verify does).", quiet=quiet)
     for line in bundle_lines(output, fingerprint) if fingerprint is not None else ():

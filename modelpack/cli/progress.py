@@ -8,8 +8,8 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from modelpack.cli.talk import talk
-from modelpack.words.report import Moved, Said, Stage, Step
+from modelpack.cli.talk import talk, warn
+from modelpack.words.report import Moved, Note, Said, Stage, Step
 from modelpack.words.text import size, visible
 
 _EVERY = 30.0  # seconds between lines where no terminal is
@@ -41,7 +41,17 @@ class Progress:
         with self._lock:
             self._close()
 
+    def rest(self) -> None:
+        """Draw nothing until the next stage: somebody else has the terminal."""
+        with self._lock:
+            self._close()
+            self._doing = ""
+
     def __call__(self, step: Step) -> None:
+        if isinstance(step, Note):
+            self.rest()
+            warn(step.text)
+            return
         if self._quiet:
             return
         with self._lock:
@@ -78,6 +88,8 @@ class Progress:
                     self._open()
                 if self._bar is not None:
                     self._bar.refresh()
+                elif not self._terminal and self._doing and time.monotonic() - self._spoke > _EVERY:
+                    self._line()
 
     def _open(self) -> None:
         from tqdm import tqdm

@@ -9,7 +9,8 @@ import click
 
 from modelpack.cli.options import quiet_option
 from modelpack.cli.talk import talk
-from modelpack.errors import Local, Unsupported, Usage, from_os
+from modelpack.errors import Local, NotFound, Unsupported, Usage, from_os
+from modelpack.words.report import Said
 
 TOKEN = "MODELPACK_TOKEN"  # noqa: S105 - the variable's name
 
@@ -56,6 +57,10 @@ def command(
             raise Local("is not a text file", where=token_file) from None
         if not token:
             raise Usage("holds no token", where=token_file)
+    if not writable and not models_dir.is_dir():
+        raise NotFound(
+            "no such directory", where=models_dir, advice="With --writable it is made by the first upload."
+        )
     serve(
         models_dir,
         host=host,
@@ -66,4 +71,5 @@ def command(
             f"depot of {models_dir} at {url} ({'writable' if writable else 'read-only'}); Ctrl-C ends it",
             quiet=quiet,
         ),
+        report=lambda step: talk(step.text, quiet=quiet) if isinstance(step, Said) else None,
     )

@@ -78,13 +78,14 @@ def table(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
     ]
 
 
-def asking(work: Callable[[bool], _T], replace: bool) -> _T:
-    """Do *work*; where a name is taken and somebody sits at the terminal, ask, and do it again."""
+def asking(work: Callable[[bool], _T], replace: bool, rest: Callable[[], None]) -> _T:
+    """Do *work*; where a name is taken and somebody sits at the terminal, *rest*, ask, and do it again."""
     try:
         return work(replace)
     except Taken as taken:
         if replace or not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise
+        rest()
         complain(ModelpackError(taken.what, where=taken.where))
         if not click.confirm("Replace it?", default=False, err=True):
             raise

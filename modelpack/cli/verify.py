@@ -34,8 +34,10 @@ def command(what: str, sha256: bool, expect: Digest | None, as_json: bool, quiet
     Every problem is listed: structure first, then what is missing or has a wrong size, then the bytes of
     every blob. It also says what it did not check.
     """
+    place = locate.Located.parse(what)
     with Progress(quiet=quiet) as progress:
-        verdict = verify(locate.source(what, expect=expect), sha256=sha256, report=progress)
+        store = locate.source(place.text, expect=expect)
+        verdict = verify(store, [place.pick] if place.pick else [], sha256=sha256, report=progress)
     if as_json:
         result_json(
             {

@@ -177,6 +177,7 @@ class Models:
             if found is None:
                 raise Says(404, f"model '{text}' not found")
             with self._folders(found[0]) as folders:
+                folders[0].lock()  # against a load into this directory from another process
                 folders[-1].remove(found[0].tag)
                 for folder, above, part in reversed(
                     list(zip(folders[1:], folders, found[0].parts, strict=False))
@@ -185,7 +186,7 @@ class Models:
                         break
                     above.remove(part)
                 folders[0].sync()
-            self.forget(found[1])
+                self.forget(found[1])
 
     def forget(self, image: Image) -> None:
         """Remove the blobs of *image*, whose name is gone, that nothing else names.

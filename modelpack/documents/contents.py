@@ -26,7 +26,7 @@ from modelpack.documents.oci import (
 )
 from modelpack.documents.recipe import Recipe
 from modelpack.documents.sums import parse_sums, sums_say
-from modelpack.errors import Corrupt, NotFound, Refused, Unsupported, Usage
+from modelpack.errors import Corrupt, NotFound, Unexpected, Unsupported, Usage
 from modelpack.words.blob import SMALL, Blob
 from modelpack.words.digest import ZERO_BLAKE3, Digest
 from modelpack.words.name import Name
@@ -70,9 +70,9 @@ class Contents:
 
 
 def expected(index: bytes, expect: Digest | None, where: object) -> None:
-    """Raise Refused where the fingerprint of *index* is not *expect*."""
+    """Raise Unexpected where the fingerprint of *index* is not *expect*."""
     if expect is not None and Digest.of(index) != expect:
-        raise Refused(
+        raise Unexpected(
             f"is not the bundle that was expected: its fingerprint is {Digest.of(index)}, not {expect}",
             where=where,
             advice="Do not load it; ask where it came from.",
@@ -147,7 +147,7 @@ def parse_manifest(raw: bytes, where: object) -> tuple[Blob, tuple[Blob, ...]] |
 def read_contents(read: Read, where: object, expect: Digest | None = None) -> Contents:
     """What the bundle says whose documents *read* gives, every one of them checked.
 
-    Where the fingerprint is not *expect*, Refused, before anything is parsed. Corrupt where documents are
+    Where the fingerprint is not *expect*, Unexpected, before anything is parsed. Corrupt where documents are
     damaged or contradict each other.
     """
     raw = read("index.json", SMALL)

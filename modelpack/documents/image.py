@@ -38,7 +38,12 @@ class Image:
         if not isinstance(config, dict):
             raise Corrupt("has no config", where=where)
         layers = list_of(value, "layers", where)
-        return cls(raw, _descriptor(config, where), tuple(_descriptor(layer, where) for layer in layers))
+        image = cls(raw, _descriptor(config, where), tuple(_descriptor(layer, where) for layer in layers))
+        sizes = {blob.digest: blob.size for blob in (*image.layers, image.config)}
+        for blob in (*image.layers, image.config):
+            if sizes[blob.digest] != blob.size:
+                raise Corrupt(f"names {blob} with two sizes", where=where)
+        return image
 
     @classmethod
     def compose(cls, config: Blob, layers: Sequence[Blob]) -> Image:
@@ -65,8 +70,7 @@ class Image:
         """Every blob the manifest names, each once, in order of use: weights first, small things after."""
         seen: dict[object, Blob] = {}
         for blob in (*self.layers, self.config):
-            if seen.setdefault(blob.id, blob).size != blob.size:
-                raise Corrupt(f"names {blob} with two sizes", where="manifest")
+            seen.setdefault(blob.id, blob)
         return tuple(seen.values())
 
     def of_kind(self, *media_types: str) -> tuple[Blob, ...]:

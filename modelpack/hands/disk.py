@@ -58,9 +58,9 @@ class Folder:
 
     def close(self) -> None:
         """Let the directory go."""
-        if self._fd is not None:
+        if self._fd is not None and self._fd >= 0:
             os.close(self._fd)
-            self._fd = None
+            self._fd = -1  # not None: that would mean a system where names go by path
 
     def _at(self, name: str) -> str:
         if not name or name in (".", "..") or "/" in name or "\0" in name or (WINDOWS and "\\" in name):
@@ -196,8 +196,9 @@ class Folder:
 
     def touch(self, name: str) -> None:
         """Give *name* the present time, where the rights allow it."""
+        follows = os.utime not in os.supports_follow_symlinks  # Windows cannot do otherwise
         with contextlib.suppress(OSError):
-            os.utime(self._at(name), dir_fd=self._fd, follow_symlinks=False)
+            os.utime(self._at(name), dir_fd=self._fd, follow_symlinks=follows)
 
     def sync(self) -> None:
         """Wait until the names here are on the medium."""

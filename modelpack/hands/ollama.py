@@ -9,11 +9,11 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from modelpack.errors import ModelpackError, NotFound, Refused, Unreachable, Unsupported, Usage
 from modelpack.hands.answers import Event, Listed, Shown, Version
+from modelpack.hands.crew import in_parallel
 from modelpack.hands.http import Answer, Http
 from modelpack.hands.wire import Upload
 from modelpack.words.digest import Digest
@@ -181,9 +181,8 @@ class Ollama:
         """Those of *digests* that `has_blob`, several asked at a time."""
         if len(digests) < 2:
             return {digest for digest in digests if self.has_blob(digest)}
-        with ThreadPoolExecutor(_ASKING) as pool:
-            answers = pool.map(self.has_blob, digests)
-            return {digest for digest, has in zip(digests, answers, strict=True) if has}
+        answers = in_parallel(digests, lambda digest, _gone: self.has_blob(digest), _ASKING)
+        return {digest for digest, has in answers if has}
 
     def upload_blob(
         self,

@@ -49,10 +49,11 @@ class Scratch:
                 fd = self._folder.open_file(name)
                 try:
                     # Made, but not yet locked: a young file is left to its maker.
-                    if system.lock(fd, wait=False) and time.time() - os.fstat(fd).st_mtime > 5:
-                        self._folder.remove(name)
+                    dead = system.lock(fd, wait=False) and time.time() - os.fstat(fd).st_mtime > 5
                 finally:
-                    os.close(fd)
+                    os.close(fd)  # Windows removes no file that is open
+                if dead:
+                    self._folder.remove(name)
 
     @contextlib.contextmanager
     def new(self, size: int) -> Iterator[NewFile]:

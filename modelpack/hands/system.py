@@ -7,15 +7,19 @@ import os
 import shutil
 import stat
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 if sys.platform == "win32":
+    # A seek and what follows it must not be parted: several threads use one file.
+    _seeking = threading.Lock()
 
     def read_into(fd: int, into: memoryview, offset: int) -> int:
         """Read at *offset*; how many bytes came, 0 at the end."""
-        os.lseek(fd, offset, os.SEEK_SET)
-        return stream_into(fd, into)
+        with _seeking:
+            os.lseek(fd, offset, os.SEEK_SET)
+            return stream_into(fd, into)
 
     def stream_into(fd: int, into: memoryview) -> int:
         """Read what comes next from a pipe."""
@@ -25,8 +29,9 @@ if sys.platform == "win32":
 
     def write_at(fd: int, data: memoryview, offset: int) -> int:
         """Write at *offset*; how many bytes went."""
-        os.lseek(fd, offset, os.SEEK_SET)
-        return os.write(fd, data)
+        with _seeking:
+            os.lseek(fd, offset, os.SEEK_SET)
+            return os.write(fd, data)
 
     def free_space(path: Path, _fd: int | None) -> int | None:
         """Bytes that this user may still write there; None where the system does not tell."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from modelpack.documents.model import Model
 from modelpack.words.blob import Blob
@@ -15,8 +15,8 @@ from modelpack.words.reader import Reader
 from modelpack.words.report import Report, silent
 
 __all__ = [
-    "Foretells", "Identified", "InOrder", "OneWay", "Placed", "Reader", "Session", "Settled", "Source",
-    "TakesUnread", "Target",
+    "Foretells", "Identified", "InOrder", "MakesRequests", "OneWay", "Placed", "Reader", "Session", "Settled",
+    "Source", "TakesUnread", "Target",
 ]  # fmt: skip
 
 
@@ -117,6 +117,15 @@ class Foretells(Protocol):
 
     def foretell(self, models: Sequence[Model]) -> Sequence[str]:
         """Sentences for the plan: what will happen there that the user should know."""
+        ...
+
+
+@runtime_checkable
+class MakesRequests(Protocol):
+    """A target that asks a server to make the model."""
+
+    def request_for(self, model: Model, texts: Mapping[Digest, bytes]) -> dict[str, Any]:
+        """The body of the request for *model*, whose small texts are *texts*."""
         ...
 
 

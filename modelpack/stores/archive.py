@@ -194,11 +194,15 @@ class _Writing:
         self._lock = threading.Lock()
 
     def put(self, blob: Blob, data: Reader) -> Blob:
-        writer = Writer(self._file.fd, lambda count: self._report(Moved(count)))
-        hashes = pour(
-            data, blob.size, writer.appending(self._offsets[blob.id]), blake3=True, where=self._archive.path
-        )
-        writer.drain()
+        # A descriptor of its own: a hand that comes late must not write to what the session has closed.
+        fd = os.dup(self._file.fd)
+        try:
+            writer = Writer(fd, lambda count: self._report(Moved(count)))
+            append = writer.appending(self._offsets[blob.id])
+            hashes = pour(data, blob.size, append, blake3=True, where=self._archive.path)
+            writer.drain()
+        finally:
+            os.close(fd)
         known = check(blob, hashes)
         with self._lock:
             self._known[blob.id] = known

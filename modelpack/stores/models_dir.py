@@ -158,6 +158,7 @@ class ModelsDir:
             manifests = stack.enter_context(root.folder("manifests", create=True, like=like))
             scratch = stack.enter_context(root.folder(SCRATCH, create=True, like=like))
             Scratch(scratch).sweep()
+            root.sync()
 
             def again() -> Folder:
                 return stack.enter_context(root.folder(SCRATCH, create=True, like=like))
@@ -199,13 +200,13 @@ class _Writing:
         if not isinstance(model.document, Image):
             raise Unsupported("is a recipe: only an Ollama server can make a model of it", where=model.name)
         model = model.settled(self._known)
-        for blob in model.blobs:
-            if not _has(self._blobs, blob):
-                raise NotFound(f"the {blob.kind} blob {blob} vanished meanwhile", where=self._blobs.path)
-            # Ollama prunes blobs that no manifest names once they are an hour old: not while we finish.
-            self._blobs.touch(_lookup(self._blobs, blob.digest)[0] if blob.digest else "")
         with Folder.at(self._manifests.path) as locked:
             locked.lock()
+            for blob in model.blobs:
+                if not _has(self._blobs, blob):
+                    raise NotFound(f"the {blob.kind} blob {blob} vanished meanwhile", where=self._blobs.path)
+                # Ollama prunes blobs that no manifest names once they are an hour old: not while we finish.
+                self._blobs.touch(_lookup(self._blobs, blob.digest)[0] if blob.digest else "")
             there = self._store.find(model.name)
             self._store.refuse_taken(model, there)
             name = there[0] if there else model.name
@@ -217,8 +218,9 @@ class _Writing:
         with contextlib.ExitStack() as stack:
             folder = self._manifests
             for part in name.parts[:3]:
+                below = stack.enter_context(folder.folder(part, create=True, like=self._like))
                 folder.sync()
-                folder = stack.enter_context(folder.folder(part, create=True, like=self._like))
+                folder = below
             file = stack.enter_context(self._scratch.new(len(raw)))
             file.writer.write_at(memoryview(raw), 0)
             self._owned &= system.give(file.fd, self._like, directory=False)

@@ -90,6 +90,8 @@ class PipeSource:
             optional = path.startswith("SHA256SUMS") and "index.json" in self._kept
             if optional and header.path.startswith("blobs/"):
                 raise NotFound(f"{path} is missing", where=self._where)
+            if header.path == path and header.size > SMALL:
+                raise Corrupt(f"{path} has {header.size} bytes; no real one has", where=self._where)
             if header.size > SMALL or sum(map(len, self._kept.values())) + header.size > ALL_DOCUMENTS:
                 raise Unsupported(
                     f"its documents do not come first: {path} is still to come at {header.path[:100]!r}",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelpack.errors import ModelpackError
+from modelpack.errors import ModelpackError, Usage
 from modelpack.hands.bytes import FileReader
+from modelpack.hands.crew import Gone, Stoppable, in_parallel
 from modelpack.hands.hashing import Counted, blamed, pour
 from modelpack.words.digest import Digest
 from modelpack.words.report import Moved, Report, Stage, silent
@@ -36,17 +36,20 @@ def hash_files(paths: Sequence[Path], report: Report = silent) -> Iterator[Hashe
     sizes = {path: _size(path) for path in paths}
     report(Stage("hashing", sum(sizes.values())))
 
-    def work(path: Path) -> Hashed:
+    def work(path: Path, gone: Gone) -> Hashed:
         try:
+            if path.is_dir():
+                raise Usage("is a directory; hash takes files", where=path)
             with FileReader.at(path) as reader, blamed(path):
-                counted = Counted(reader, lambda count: report(Moved(count)))
+                counted = Counted(Stoppable(reader, gone), lambda count: report(Moved(count)))
                 hashes = pour(counted, reader.size, blake3=True, overlap=len(paths) < cores(), where=path)
             return Hashed(path, reader.size, hashes.sha256, hashes.blake3)
         except ModelpackError as error:
             return Hashed(path, 0, None, None, error)
 
-    with ThreadPoolExecutor(cores()) as pool:
-        yield from pool.map(work, paths)
+    found = dict(in_parallel(list(sizes), work, cores()))
+    for path in paths:
+        yield found[path]
 
 
 def _size(path: Path) -> int:

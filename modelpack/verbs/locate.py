@@ -27,8 +27,19 @@ from modelpack.words.name import Name
 from modelpack.words.reader import fill
 
 _STDIN = "standard input"
-_URL = re.compile(r"(https?|oci)://", re.ASCII)
+_URL = re.compile(r"(https?|oci)://", re.ASCII | re.IGNORECASE)
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}(/\S*)?", re.ASCII)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://", re.ASCII)
+# What systems put on a fresh volume, and what a bundle's own pack leaves when it is killed.
+_VOLUME = {
+    "lost+found",
+    "System Volume Information",
+    "$RECYCLE.BIN",
+    ".DS_Store",
+    ".fseventsd",
+    ".Spotlight-V100",
+}
+_BEGUN = {".modelpack", "blobs", "oci-layout", "README.txt", "SHA256SUMS", "SHA256SUMS.new"}
 _COMPRESSED = {".gz": "gzip", ".tgz": "gzip", ".zip": "zip", ".zst": "zstd", ".xz": "xz", ".bz2": "bzip2"}
 
 
@@ -63,7 +74,7 @@ def source(text: str, *, expect: Digest | None = None) -> Source:
             where=text,
             advice="Name a bundle, a GGUF or a models directory.",
         )
-    path = Path(text).expanduser()
+    path = _path(text)
     if not os.path.lexists(path):
         raise NotFound("no such file or directory", where=text)
     if path.is_dir():
@@ -76,6 +87,29 @@ def source(text: str, *, expect: Digest | None = None) -> Source:
     if expect is not None and not isinstance(found, Archive):
         raise Usage("has no fingerprint to expect: it is not a bundle", where=text)
     return found
+
+
+def _path(text: str) -> Path:
+    """The path that *text* means; raises Usage where it is none, or the address of something else."""
+    if not text:
+        raise Usage("an empty text is no place", advice="Is a variable unset?")
+    if _SCHEME.match(text):
+        raise Usage(
+            f"{text[:200]!r} is not a kind of address that modelpack knows here",
+            advice=f"It knows http:// and https://; for a directory of that name write ./{text}",
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise NotFound(str(error), where=text) from None
+
+
+def _strangers(path: Path, known: set[str]) -> list[str]:
+    """What lies in the directory *path* besides what is *known* and what systems put on every volume."""
+    names = (one.name for one in path.iterdir())
+    return sorted(
+        name for name in names if name not in known | _VOLUME and not name.startswith((".Trash", "._"))
+    )
 
 
 def _directory(path: Path, expect: Digest | None) -> Source:
@@ -116,7 +150,7 @@ def bundle_target(text: str, *, replace: bool = False) -> Target:
     """Where `pack -o` writes: `-` a pipe, `*.tar` one file, else a folder."""
     if text == "-":
         return PipeTarget(binary(sys.stdout.fileno()))
-    path = Path(text).expanduser()
+    path = _path(text)
     suffix = path.suffix.lower()
     if suffix in _COMPRESSED:
         raise Usage(
@@ -135,7 +169,7 @@ def bundle_target(text: str, *, replace: bool = False) -> Target:
             advice="Name a folder, or NAME.tar for one file.",
         )
     if path.is_dir() and not (path / "index.json").exists():
-        strangers = sorted(one.name for one in path.iterdir() if one.name not in (".modelpack", "blobs"))
+        strangers = _strangers(path, _BEGUN)
         if strangers:
             raise Refused(
                 f"is a directory with other things in it ({', '.join(strangers[:3])})",
@@ -150,11 +184,11 @@ def target(text: str | None, source: Source | None = None, *, replace: bool = Fa
 
     From *source* a server learns what a model means, to tell it from one that has the name there.
     """
-    if text is None or text.startswith(("http://", "https://")):
+    if text is None or text.lower().startswith(("http://", "https://")):
         return server(text, source, replace=replace)
     if _URL.match(text):
         raise Unsupported("loading into a registry is not there yet", where=text)
-    path = Path(text).expanduser()
+    path = _path(text)
     if not os.path.lexists(path):
         if _HOST_PORT.fullmatch(text):
             raise Usage(
@@ -164,7 +198,7 @@ def target(text: str | None, source: Source | None = None, *, replace: bool = Fa
         return ModelsDir(path, replace=replace)
     if not path.is_dir():
         raise Usage("is a file; models are loaded into a server or a models directory", where=text)
-    names = {one.name for one in path.iterdir()}
+    names = set(_strangers(path, {".modelpack"}))
     is_bundle = bool(names & {"oci-layout", "index.json"})
     if is_bundle or (names and not names & {"manifests", "blobs"}):
         kind = "a bundle" if is_bundle else "not a models directory"

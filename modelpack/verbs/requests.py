@@ -8,7 +8,7 @@ from modelpack.documents.create import create_request, texts_needed
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
 from modelpack.hands.hashing import Verified
-from modelpack.stores import Source, Target
+from modelpack.stores import MakesRequests, Source, Target
 from modelpack.words.blob import SMALL
 from modelpack.words.digest import Digest
 from modelpack.words.reader import read_at_most
@@ -30,4 +30,4 @@ def create_request_of(source: Source, model: Model) -> dict[str, Any]:
 
 def makes_requests(target: Target) -> bool:
     """Whether *target* sends create requests."""
-    return hasattr(target, "request_for")
+    return isinstance(target, MakesRequests)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from modelpack.documents.model import Model, blobs_of
 from modelpack.documents.receipt import Receipt
 from modelpack.errors import Refused
+from modelpack.hands.crew import Gone, Stoppable, in_parallel
 from modelpack.hands.hashing import Counted, check, pour
 from modelpack.stores import (
     Foretells,
     InOrder,
     OneWay,
     Placed,
-    Reader,
     Session,
     Settled,
     Source,
@@ -24,12 +22,10 @@ from modelpack.stores import (
     Target,
 )
 from modelpack.words.blob import Blob
-from modelpack.words.report import Moved, Report, Stage, silent
+from modelpack.words.report import Moved, Note, Report, Stage, silent
 
 HANDS = 3
 """Blobs that are moved at a time. Each has a ring of buffers (16 MiB at most): memory stays bounded."""
-GRACE = 5.0
-"""Seconds that hands get to put things down after a failure or Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +72,8 @@ def copy(source: Source, models: Sequence[Model], target: Target, report: Report
     One receipt a model. An error leaves no model half there; what moved whole may serve the next run.
     """
     todo = plan(source, models, target, report)
+    for note in todo.notes:
+        report(Note(note))
     return carry_out(todo, source, target, report)
 
 
@@ -92,6 +90,9 @@ def carry_out(todo: Plan, source: Source, target: Target, report: Report = silen
             for blob, kept in _move(source, missing, session, isinstance(target, InOrder)):
                 known[blob.id] = kept
             done = {id(model): session.commit(model) for model in pending}
+    elif isinstance(source, OneWay):  # whoever writes the pipe would fail, were it left unread
+        for _ in source.passing(()):
+            pass
     receipts = []
     for model, placed in zip(todo.models, todo.placed, strict=True):
         there = placed or done[id(model)]
@@ -121,12 +122,12 @@ def settle(
         return list(models)
     report(Stage("hashing", sum(blob.size for blob in unread)))
 
-    def read(blob: Blob, gone: Callable[[], bool]) -> Blob:
+    def read(blob: Blob, gone: Gone) -> Blob:
         with source.open(blob) as reader:
-            counted = Counted(_Stoppable(reader, gone), lambda count: report(Moved(count)))
+            counted = Counted(Stoppable(reader, gone), lambda count: report(Moved(count)))
             return check(blob, pour(counted, blob.size, blake3=blake3))
 
-    known: dict[object, Blob] = {blob.id: found for blob, found in _in_parallel(unread, read)}
+    known: dict[object, Blob] = {blob.id: found for blob, found in in_parallel(unread, read, HANDS)}
     return [model.settled(known) for model in models]
 
 
@@ -138,10 +139,10 @@ def _move(
             yield blob, session.put(blob, reader)
         return
 
-    def put(blob: Blob, gone: Callable[[], bool]) -> Blob:
+    def put(blob: Blob, gone: Gone) -> Blob:
         try:
             with source.open(blob) as reader:
-                return session.put(blob, _Stoppable(reader, gone))
+                return session.put(blob, Stoppable(reader, gone))
         except Refused as error:
             if error.status == 400:  # the server says that the bytes are wrong: whose fault is it?
                 _look_again(source, blob)
@@ -151,43 +152,9 @@ def _move(
         for blob in missing:
             yield blob, put(blob, lambda: False)
         return
-    yield from _in_parallel(missing, put)
+    yield from in_parallel(missing, put, HANDS)
 
 
 def _look_again(source: Source, blob: Blob) -> None:
     with source.open(blob) as reader:
         check(blob, pour(reader, blob.size))
-
-
-def _in_parallel(
-    blobs: Sequence[Blob], work: Callable[[Blob, Callable[[], bool]], Blob]
-) -> Iterable[tuple[Blob, Blob]]:
-    """*work* on every blob, several at a time; the first failure (or Ctrl-C) stops the others soon."""
-    stop = threading.Event()
-    pool = ThreadPoolExecutor(HANDS, thread_name_prefix="modelpack")
-    futures = {pool.submit(work, blob, stop.is_set): blob for blob in blobs}
-    try:
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:  # nothing to stop where all went well
-        stop.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-        # Whoever reads or writes notices at the next piece; whoever waits for a silent server may not.
-        wait([future for future in futures if not future.cancelled()], timeout=GRACE)
-
-
-class _Stopped(Exception):
-    """Another blob failed, or somebody pressed Ctrl-C."""
-
-
-class _Stoppable:
-    def __init__(self, reader: Reader, gone: Callable[[], bool]) -> None:
-        self._reader, self._gone = reader, gone
-
-    def readinto(self, into: memoryview, /) -> int:
-        if self._gone():
-            raise _Stopped
-        count = self._reader.readinto(into)
-        if self._gone():  # it may have taken long: by now nobody may hold what this would be written to
-            raise _Stopped
-        return count

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from modelpack.documents.contents import Contents
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model, blobs_of
-from modelpack.documents.oci import ALL_DOCUMENTS, bundle
+from modelpack.documents.oci import ALL_DOCUMENTS, blob_path, bundle
 from modelpack.documents.sums import parse_sums
-from modelpack.errors import Corrupt, ModelpackError, NotFound, Unsupported
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Unexpected, Unsupported
+from modelpack.hands.crew import Gone, Stoppable, in_parallel
 from modelpack.hands.hashing import Counted, check, pour
 from modelpack.stores import Reader, Source
 from modelpack.stores.archive import Archive
@@ -20,6 +20,7 @@ from modelpack.stores.files import LooseGguf
 from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.verbs.hashes import cores
+from modelpack.verbs.locate import choose
 from modelpack.words.blob import MIB, SMALL, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.report import Moved, Report, Stage, silent
@@ -47,8 +48,12 @@ class Verdict:
         return not self.problems
 
 
-def verify(store: Source, *, sha256: bool = False, report: Report = silent) -> Verdict:
-    """Check a bundle, a models directory or a GGUF. With *sha256*, bytes are held against SHA-256 alone.
+def verify(
+    store: Source, names: Sequence[str] = (), *, sha256: bool = False, report: Report = silent
+) -> Verdict:
+    """Check a bundle, a models directory or a GGUF; of its models those of *names*, or all.
+
+    With *sha256*, bytes are held against SHA-256 alone.
 
     Problems are collected, not raised; only what keeps it from looking at all is raised (NotFound, Local).
     """
@@ -58,15 +63,19 @@ def verify(store: Source, *, sha256: bool = False, report: Report = silent) -> V
     elif isinstance(store, ModelsDir):
         found = list(store.scan())
         verdict.problems += [one for one in found if isinstance(one, ModelpackError)]
-        models = [one for one in found if isinstance(one, Model)]
+        models = (
+            choose([one for one in found if isinstance(one, Model)], names, store.path)
+            if names
+            else [one for one in found if isinstance(one, Model)]
+        )
         if not found:
             verdict.unchecked.append("It holds no model.")
         _blobs(store, models, verdict, sha256, report)
-        strays = store.strays(models)
+        strays = store.strays([one for one in found if isinstance(one, Model)])
         if strays:
             verdict.unchecked.append(f"{len(strays)} files in blobs/ that no model here names.")
     elif isinstance(store, Archive | FolderBundle):
-        _bundle(store, verdict, sha256, report)
+        _bundle(store, names, verdict, sha256, report)
     else:
         raise Unsupported("cannot be verified in place", advice="Save it to a file first.")
     return verdict
@@ -87,9 +96,13 @@ def _gguf(store: LooseGguf, verdict: Verdict) -> None:
         )
 
 
-def _bundle(store: Archive | FolderBundle, verdict: Verdict, sha256: bool, report: Report) -> None:
+def _bundle(
+    store: Archive | FolderBundle, names: Sequence[str], verdict: Verdict, sha256: bool, report: Report
+) -> None:
     try:
         contents = store.contents
+    except Unexpected:
+        raise
     except ModelpackError as error:
         verdict.problems.append(error)
         _by_sums(store, verdict, report)
@@ -98,7 +111,8 @@ def _bundle(store: Archive | FolderBundle, verdict: Verdict, sha256: bool, repor
     _sums(store, contents, verdict)
     if isinstance(store, Archive):
         verdict.problems += store.slack()
-    _blobs(store, contents.models, verdict, sha256, report)
+    models = choose(contents.models, names, store.path) if names else contents.models
+    _blobs(store, models, verdict, sha256, report)
     foreign = len(contents.index.foreign)
     if foreign:
         verdict.unchecked.append(f"{foreign} entries of index.json that are no models of modelpack's.")
@@ -119,9 +133,16 @@ def _by_sums(store: Archive | FolderBundle, verdict: Verdict, report: Report) ->
         if path not in files:
             verdict.problems.append(NotFound(f"{path} is missing"))
         elif path.startswith("blobs/"):
-            there.append(Blob(files[path], "application/octet-stream", digest))
-        elif Digest.of(store.read(path, SMALL)) != digest:
-            verdict.problems.append(Corrupt(f"{path} is damaged"))
+            if path == blob_path(digest):
+                there.append(Blob(files[path], "application/octet-stream", digest))
+            else:
+                verdict.problems.append(Corrupt(f"SHA256SUMS is damaged: its line for {path}"))
+        else:
+            try:
+                if Digest.of(store.read(path, SMALL)) != digest:
+                    verdict.problems.append(Corrupt(f"{path} is damaged"))
+            except ModelpackError as error:
+                verdict.problems.append(error)
     report(Stage("checking", sum(blob.size for blob in there)))
     for blob, problem in _in_turn(store.open, there, True, report):
         verdict.blobs += 1
@@ -210,11 +231,11 @@ def _in_turn(
     big = sum(blob.size >= _BIG for blob in blobs)
     threads = hands if big < hands else 1
 
-    def work(blob: Blob) -> ModelpackError | None:
+    def work(blob: Blob, gone: Gone) -> ModelpackError | None:
         by_blake3 = blob.blake3 is not None and not sha256
         try:
             with open_blob(blob) as reader:
-                counted: Reader = Counted(reader, lambda count: report(Moved(count)))
+                counted: Reader = Counted(Stoppable(reader, gone), lambda count: report(Moved(count)))
                 hashes = pour(
                     counted,
                     blob.size,
@@ -229,5 +250,4 @@ def _in_turn(
         return None
 
     largest_first = sorted(blobs, key=lambda blob: -blob.size)
-    with ThreadPoolExecutor(1 if threads > 1 else hands) as pool:
-        yield from zip(largest_first, pool.map(work, largest_first), strict=True)
+    yield from in_parallel(largest_first, work, 1 if threads > 1 else hands)

@@ -28,7 +28,14 @@ class Said:
     text: str
 
 
-Step = Stage | Moved | Said
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something about the target that the user should know before the work begins: text from elsewhere."""
+
+    text: str
+
+
+Step = Stage | Moved | Said | Note
 Report = Callable[[Step], None]
 """Called from any thread, and waited for: it should not block."""
 

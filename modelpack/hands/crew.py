@@ -1,0 +1,57 @@
+"""Several things done at a time, and put down soon when one of them fails or somebody presses Ctrl-C."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from typing import TypeVar
+
+from modelpack.words.reader import Reader
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+GRACE = 5.0
+"""Seconds that hands get to put things down after a failure or Ctrl-C."""
+
+Gone = Callable[[], bool]
+
+
+def in_parallel(things: Sequence[_T], work: Callable[[_T, Gone], _R], hands: int) -> Iterator[tuple[_T, _R]]:
+    """*work* on each of *things*, *hands* at a time; each with what came of it, as they end.
+
+    The first failure is raised here, and the others stop: *work* is given a function that says so, to be
+    asked between pieces (see `Stoppable`).
+    """
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(hands, thread_name_prefix="modelpack")
+    futures = {pool.submit(work, thing, stop.is_set): thing for thing in things}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:  # nothing to stop where all went well
+        stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        # Whoever reads or writes notices at the next piece; whoever waits for a silent server may not.
+        wait([future for future in futures if not future.cancelled()], timeout=GRACE)
+
+
+class Stopped(Exception):
+    """Another hand failed, or somebody pressed Ctrl-C."""
+
+
+class Stoppable:
+    """*reader*, as long as nobody says stop."""
+
+    def __init__(self, reader: Reader, gone: Gone) -> None:
+        self._reader, self._gone = reader, gone
+
+    def readinto(self, into: memoryview, /) -> int:
+        """As Reader says; raises Stopped."""
+        if self._gone():
+            raise Stopped
+        count = self._reader.readinto(into)
+        if self._gone():  # it may have taken long: by now nobody may hold what this would be written to
+            raise Stopped
+        return count
