@@ -53,7 +53,7 @@ def _say(text: str) -> None:
     """*text* on stderr, in lines of the terminal's width; whole where no terminal is, for grep's sake."""
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns
-        text = click.wrap_text(text, width, "  " if text.startswith("  ") else "", "  ")
+        text = click.wrap_text(text.strip(), width, "  " if text.startswith("  ") else "", "  ")
     click.echo(text, err=True)
 
 

@@ -57,12 +57,11 @@ def command(what: str, sha256: bool, expect: Digest | None, as_json: bool, quiet
     else:
         for line in bundle_lines(what, verdict.fingerprint) if verdict.fingerprint is not None else ():
             result(line)
-        hashes = " and ".join(sorted(verdict.by)) or "no hash"
         word = "good" if verdict.good else counted(len(verdict.problems), "problem")
-        result(
-            f"{word}: {counted(verdict.models, 'model')}, {counted(verdict.blobs, 'blob')}, "
-            f"{size(verdict.bytes_read)} read and held against {hashes}"
-        )
+        line = f"{word}: {counted(verdict.models, 'model')}, {counted(verdict.blobs, 'blob')}"
+        if verdict.by:
+            line += f", {size(verdict.bytes_read)} read and held against {' and '.join(sorted(verdict.by))}"
+        result(line)
         for sentence in verdict.unchecked:
             result(f"not checked: {sentence}")
     for problem in verdict.problems:
