@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import modelpack
@@ -29,6 +31,26 @@ def test_public_names_are_there() -> None:
     assert typed == set(modelpack.__all__) - {"__version__"}
     for name in typed:
         assert getattr(modelpack, name).__doc__ or name == "Report"
+
+
+def test_public_things_have_docstrings() -> None:
+    """Every public module, class and function says what it is for."""
+    for path in (ROOT / "modelpack").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree), path
+        for owner, node in public(tree):
+            protocol = owner == "Stream"  # what WSGI's body is like
+            assert ast.get_docstring(node) or protocol, f"{path.name}:{node.lineno} {owner}.{node.name}"
+
+
+def public(node: ast.AST, owner: str = "") -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef]]:
+    for one in ast.iter_child_nodes(node):
+        if isinstance(one, ast.ClassDef | ast.FunctionDef) and not one.name.startswith("_"):
+            yield owner, one
+            if isinstance(one, ast.ClassDef):
+                yield from public(one, one.name)
+        elif isinstance(one, ast.If):
+            yield from public(one, owner)
 
 
 def test_no_text_tells_to_install_from_the_index() -> None:

@@ -20,6 +20,7 @@ class DigestType(click.ParamType[Digest]):
     name = "digest"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Digest:
+        """The digest that *value* spells."""
         if isinstance(value, Digest):
             return value
         try:
@@ -37,6 +38,7 @@ class NameType(click.ParamType[Name]):
     name = "name"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Name:
+        """The name that *value* spells."""
         if isinstance(value, Name):
             return value
         try:

@@ -58,9 +58,11 @@ class Body(io.RawIOBase):
         self._count = 0
 
     def readable(self) -> bool:
+        """Yes."""
         return True
 
     def readinto(self, into: Any, /) -> int:
+        """The next bytes of the body; 0 at its end."""
         if self.finished:
             return 0
         if self._before_first is not None:
@@ -280,6 +282,7 @@ class DepotServer(Server):
         self._told = told
 
     def bind(self, family: int, type: int, proto: int = 0) -> Any:  # noqa: A002 - as Cheroot calls it
+        """As Cheroot calls it; raises OSError where the address is taken."""
         # Cheroot's own leaves the socket open where the address is taken.
         made = self.prepare_socket(self.bind_addr, family, type, proto, self.nodelay, None)
         try:
@@ -292,5 +295,6 @@ class DepotServer(Server):
         return made
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:  # noqa: ARG002
+        """What Cheroot has to say, to whoever hears it."""
         if level > 20:
             self._told(str(msg))

@@ -1,0 +1,1 @@
+"""Documents: what models and bundles say. Pure: no IO."""

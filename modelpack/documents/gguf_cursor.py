@@ -81,10 +81,12 @@ class Cursor:
             count -= part
 
     def uint32(self, what: str) -> int:
+        """Four bytes, little-endian."""
         value: int = _U32.unpack(self.take(4, what))[0]
         return value
 
     def uint64(self, what: str) -> int:
+        """Eight bytes, little-endian."""
         value: int = _U64.unpack(self.take(8, what))[0]
         return value
 

@@ -50,6 +50,7 @@ class Tensor:
 
     @property
     def elements(self) -> int:
+        """How many numbers it holds: the product of its shape."""
         return math.prod(self.shape)
 
 
@@ -134,6 +135,7 @@ class Gguf:
 
     @property
     def has_chat_template(self) -> bool:
+        """Whether it says how a chat is put into words (`tokenizer.chat_template`)."""
         return bool(self.text("tokenizer.chat_template"))
 
     @property

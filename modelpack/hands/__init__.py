@@ -1,0 +1,1 @@
+"""Hands: disks, hashes, connections. They know nothing of models."""

@@ -57,6 +57,7 @@ class FileReader:
         return (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns)
 
     def readinto(self, into: memoryview, /) -> int:
+        """As Reader says; Corrupt where the file ends too early, or (steady) changed."""
         want = min(len(into), self._left)
         if want == 0:
             return 0
@@ -97,6 +98,7 @@ class StreamReader:
         self._fd, self._where = fd, where
 
     def readinto(self, into: memoryview, /) -> int:
+        """As Reader says; waits for whoever writes the pipe."""
         try:
             return system.stream_into(self._fd, into)
         except OSError as error:

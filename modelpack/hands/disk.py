@@ -236,6 +236,7 @@ def _open_plain(name: str, dir_fd: int | None, nofollow: int, where: Path) -> in
 
 
 def kind_of(mode: int) -> str:
+    """What a file of this mode is called."""
     for test, word in (
         (stat.S_ISLNK, "a symbolic link"),
         (stat.S_ISDIR, "a directory"),

@@ -29,8 +29,13 @@ _ENDLESS = 1 << 62
 class Hasher(Protocol):
     """What hashlib and blake3 have in common."""
 
-    def update(self, data: memoryview, /) -> object: ...
-    def hexdigest(self) -> str: ...
+    def update(self, data: memoryview, /) -> object:
+        """Take more bytes."""
+        ...
+
+    def hexdigest(self) -> str:
+        """What they came to."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +214,7 @@ class Verified:
             self._finish()
 
     def readinto(self, into: memoryview, /) -> int:
+        """As Reader says; raises Corrupt in place of the last piece."""
         if self._left == 0 or len(into) == 0:
             return 0
         count = self._reader.readinto(into[: min(len(into), self._left)])
@@ -233,6 +239,7 @@ class Counted:
         self._reader, self._moved = reader, moved
 
     def readinto(self, into: memoryview, /) -> int:
+        """As Reader says."""
         count = self._reader.readinto(into)
         if count:
             self._moved(count)

@@ -162,4 +162,5 @@ def keep(kept: dict[Digest, bytes], blob: Blob, data: Reader) -> None:
 
 
 def placed_as(found: Listed, note: str = "") -> Placed:
+    """A model as the server lists it."""
     return Placed(Name.parse(found.name), found.digest, same_bytes=False, way=WAY, note=note)

@@ -55,7 +55,8 @@ def verify(
 
     With *sha256*, bytes are held against SHA-256 alone.
 
-    Problems are collected, not raised; only what keeps it from looking at all is raised (NotFound, Local).
+    Problems are collected. Raised is what keeps it from looking: NotFound, Local, Unsupported for a newer
+    format, Unexpected for another bundle than was asked for.
     """
     verdict = Verdict()
     if isinstance(store, LooseGguf):
@@ -63,15 +64,11 @@ def verify(
     elif isinstance(store, ModelsDir):
         found = list(store.scan())
         verdict.problems += [one for one in found if isinstance(one, ModelpackError)]
-        models = (
-            choose([one for one in found if isinstance(one, Model)], names, store.path)
-            if names
-            else [one for one in found if isinstance(one, Model)]
-        )
+        readable = [one for one in found if isinstance(one, Model)]
         if not found:
             verdict.unchecked.append("It holds no model.")
-        _blobs(store, models, verdict, sha256, report)
-        strays = store.strays([one for one in found if isinstance(one, Model)])
+        _blobs(store, choose(readable, names, store.path) if names else readable, verdict, sha256, report)
+        strays = store.strays(readable)
         if strays:
             verdict.unchecked.append(f"{len(strays)} files in blobs/ that no model here names.")
     elif isinstance(store, Archive | FolderBundle):
@@ -101,7 +98,7 @@ def _bundle(
 ) -> None:
     try:
         contents = store.contents
-    except Unexpected:
+    except (Unexpected, Unsupported):  # nothing was found wrong: it is not for us to look into
         raise
     except ModelpackError as error:
         verdict.problems.append(error)

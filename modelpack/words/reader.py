@@ -23,6 +23,7 @@ class BytesReader:
         self._rest = memoryview(data)[offset:]
 
     def readinto(self, into: memoryview, /) -> int:
+        """As Reader says."""
         count = min(len(into), len(self._rest))
         into[:count] = self._rest[:count]
         self._rest = self._rest[count:]
