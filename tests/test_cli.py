@@ -374,8 +374,9 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     process.stdin.write(data[:-40_000])
     process.stdin.flush()
     deadline = time.monotonic() + 20
-    while not (tmp_path / "m" / ".modelpack").exists() and time.monotonic() < deadline:
+    while not list((tmp_path / "m").rglob("modelpack-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
+    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 130, said

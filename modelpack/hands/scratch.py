@@ -59,19 +59,21 @@ class Scratch:
     def new(self, size: int) -> Iterator[NewFile]:
         """A new file that will have *size* bytes; removed at the end unless it was named."""
         name = f"{self._prefix}{secrets.token_hex(8)}"
-        folder, fd = self._create(name)
-        file = NewFile(folder, name, fd)
-        try:
+        folder, file = self._folder, None
+        try:  # Ctrl-C may come at any moment: what has this name goes, made or not, unless it got another
+            folder, fd = self._create(name)
+            file = NewFile(folder, name, fd)
             system.lock(fd, wait=False)
             make_room(fd, size, folder)
             yield file
         except OSError as error:
             raise from_os(error, folder.path) from error
         finally:
-            file.writer.close()
-            os.close(file.fd)
-            if not file.named:
-                with contextlib.suppress(Local):
+            if file is not None:
+                file.writer.close()
+                os.close(file.fd)
+            if file is None or not file.named:
+                with contextlib.suppress(Local, NotFound, Refused):
                     folder.remove(name)
 
     def _create(self, name: str) -> tuple[Folder, int]:
