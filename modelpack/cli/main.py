@@ -14,7 +14,7 @@ from typing import NoReturn
 import click
 
 from modelpack.cli.talk import complain
-from modelpack.errors import Local, ModelpackError, Usage, from_os
+from modelpack.errors import Local, ModelpackError, from_os
 from modelpack.version import __version__
 
 COMMANDS = ("pack", "load", "inspect", "verify", "hash", "serve", "completion")
@@ -116,6 +116,3 @@ def _open_closed_streams() -> None:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-__all__ = ["Usage", "group", "run"]

@@ -9,32 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import re
 from collections.abc import Iterable
 
 from modelpack.depot.asked import Says
 from modelpack.errors import Usage
+from modelpack.hands.wire import address_of, is_loopback
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?", re.ASCII)
 _ORIGIN = re.compile(rf"https?://{_HOST.pattern}", re.ASCII)
 _TOKEN = re.compile(r"[\x21-\x7e]{16,4096}", re.ASCII)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether *host*, a name or an address (IPv6 with or without brackets), is this machine's loopback."""
-    host = host.lower().rstrip(".")
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    address = _address(host)
-    return address is not None and address.is_loopback
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return None
 
 
 class Guard:
@@ -80,7 +64,7 @@ class Guard:
     def _is_allowed(self, host: str) -> bool:
         if is_loopback(host) or _plain(host) in self._hosts:
             return True
-        return self._token is not None and _address(host) is not None
+        return self._token is not None and address_of(host) is not None
 
 
 def _hash(token: str) -> bytes:
@@ -88,7 +72,7 @@ def _hash(token: str) -> bytes:
 
 
 def _plain(host: str) -> str:
-    address = _address(host)
+    address = address_of(host)
     return str(address) if address is not None else host.lower().rstrip(".")
 
 

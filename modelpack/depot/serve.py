@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from modelpack.depot.app import Depot
-from modelpack.depot.guard import is_loopback
 from modelpack.depot.wire import DepotServer
 from modelpack.errors import Local, Usage
+from modelpack.hands.wire import is_loopback
 from modelpack.words.blob import KIB
 from modelpack.words.report import Report, silent
 

@@ -135,13 +135,20 @@ def _is_plain(error: OSError) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether *host*, a name or an address, is this machine."""
+    """Whether *host*, a name or an address (IPv6 with or without brackets), is this machine's loopback."""
+    host = host.lower().rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
+    address = address_of(host)
+    return address is not None and address.is_loopback
+
+
+def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that *host* spells; None where it is a name."""
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
-        return False
+        return None
 
 
 def proxies_for(url: str) -> dict[str, str]:

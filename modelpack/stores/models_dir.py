@@ -203,16 +203,17 @@ class _Writing:
         with Folder.at(self._manifests.path) as locked:
             locked.lock()
             for blob in model.blobs:
-                if not _has(self._blobs, blob):
+                name, size = _lookup(self._blobs, blob.digest) if blob.digest is not None else ("", None)
+                if size != blob.size:
                     raise NotFound(f"the {blob.kind} blob {blob} vanished meanwhile", where=self._blobs.path)
                 # Ollama prunes blobs that no manifest names once they are an hour old: not while we finish.
-                self._blobs.touch(_lookup(self._blobs, blob.digest)[0] if blob.digest else "")
+                self._blobs.touch(name)
             there = self._store.find(model.name)
             self._store.refuse_taken(model, there)
-            name = there[0] if there else model.name
+            called = there[0] if there else model.name
             if there is None or there[1] != model.document.raw:
-                self._write(name, model.document.raw)
-        return Placed(name, model.document.id, True, "directory", note=self._readable())
+                self._write(called, model.document.raw)
+        return Placed(called, model.document.id, True, "directory", note=self._readable())
 
     def _write(self, name: Name, raw: bytes) -> None:
         with contextlib.ExitStack() as stack:

@@ -152,6 +152,7 @@ def _by_sums(store: Archive | FolderBundle, verdict: Verdict, report: Report) ->
 def _sums(store: Archive | FolderBundle, contents: Contents, verdict: Verdict) -> None:
     """The small files beside the blobs, against SHA256SUMS; and SHA256SUMS against what they are."""
     files = store.files()
+    members = {member.path for member in bundle(contents.models).members}
     if contents.sums is None:
         verdict.unchecked.append(
             "README.txt and oci-layout: there is no SHA256SUMS (another tool wrote this)."
@@ -171,11 +172,9 @@ def _sums(store: Archive | FolderBundle, contents: Contents, verdict: Verdict) -
                 except ModelpackError as error:
                     verdict.problems.append(error)
         if not contents.index.foreign:
-            for member in bundle(contents.models).members:
-                if member.path not in named and member.path != "SHA256SUMS":
-                    verdict.problems.append(Corrupt(f"SHA256SUMS has no line for {member.path}"))
-    known = {member.path for member in bundle(contents.models).members}
-    strangers = [path for path in files if path not in known]
+            for path in sorted(members - named.keys() - {"SHA256SUMS"}):
+                verdict.problems.append(Corrupt(f"SHA256SUMS has no line for {path}"))
+    strangers = [path for path in files if path not in members]
     if strangers and not contents.index.foreign:
         shown = ", ".join(strangers[:3]) + (", …" if len(strangers) > 3 else "")
         verdict.unchecked.append(f"{len(strangers)} files that are not part of the bundle: {shown}")
