@@ -22,6 +22,7 @@ elsewhere, so whoever shows it escapes it first (`words.text.visible`).
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 
@@ -93,13 +94,22 @@ class Unreachable(ModelpackError):
 
 
 class Partly(ModelpackError):
-    """Some of several models failed; `failed` says which and why."""
+    """Some of several models failed: `failed` says which and why, `done` has the receipts of the others."""
 
     exit_code = 8
 
-    def __init__(self, what: str, *, failed: dict[str, ModelpackError], where: object = "") -> None:
-        super().__init__(what, where=where)
-        self.failed = failed
+    def __init__(
+        self,
+        what: str,
+        *,
+        failed: Mapping[str, ModelpackError],
+        done: Sequence[object] = (),
+        where: object = "",
+        advice: str = "",
+    ) -> None:
+        super().__init__(what, where=where, advice=advice)
+        self.failed = dict(failed)
+        self.done = tuple(done)
 
 
 class Local(ModelpackError):

@@ -35,6 +35,7 @@ from modelpack.errors import (
     Local,
     ModelpackError,
     NotFound,
+    Partly,
     Refused,
     Taken,
     Unreachable,
@@ -42,7 +43,7 @@ from modelpack.errors import (
 )
 from modelpack.hands.bytes import StreamReader
 from modelpack.hands.ollama import Ollama
-from modelpack.stores import Session, Settled, Source, Target
+from modelpack.stores import Apart, Session, Settled, Source, Target
 from modelpack.stores.archive import Archive
 from modelpack.stores.files import LooseGguf
 from modelpack.stores.folder import FolderBundle
@@ -598,9 +599,19 @@ def test_copy_says_what_is_damaged(place: Place, shelf: MemoryStore, how: str) -
     while count := reader.readinto(piece):
         got += piece[:count]
     shelf.bytes[blob.id] = bytes(got)
-    with pytest.raises(Corrupt):
-        copy(shelf, models, place.target())
-    assert place.names() == []
+    target = place.target()
+    if isinstance(target, Apart):
+        with pytest.raises(Partly) as partly:
+            copy(shelf, models, target)
+        hurt = {model.name.full for model in models if blob.id in [one.id for one in model.blobs]}
+        assert set(partly.value.failed) == hurt
+        assert all(isinstance(error, Corrupt) for error in partly.value.failed.values())
+        assert place.names() == sorted({model.name.full for model in models} - hurt)
+        assert len(partly.value.done) == len(models) - len(hurt)
+    else:
+        with pytest.raises(Corrupt):
+            copy(shelf, models, target)
+        assert place.names() == []
     assert place.scratch() == []
     if place.ordered:
         return

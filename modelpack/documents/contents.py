@@ -19,6 +19,7 @@ from modelpack.documents.oci import (
     NOTE_FORMAT,
     NOTE_NEEDS,
     NOTE_REF_NAME,
+    NOTE_SHARDS,
     NOTE_TITLE,
     OCI_MANIFEST,
     RECIPE_TYPE,
@@ -243,6 +244,7 @@ def _described(value: dict[str, Any], where: object) -> Blob:
         digest,
         Digest.parse(f"blake3:{blake3}", where) if blake3 is not None else None,
         notes.get(NOTE_TITLE),
+        shards=tuple(Digest.parse(one, where) for one in notes.get(NOTE_SHARDS, "").split(",") if one),
     )
 
 

@@ -33,6 +33,8 @@ RECIPE_TYPE = "application/vnd.ollama-modelpack.recipe.v1+json"
 NOTE_REF_NAME = "org.opencontainers.image.ref.name"
 NOTE_TITLE = "org.opencontainers.image.title"
 NOTE_BLAKE3 = "dev.ollama-modelpack.blake3"
+NOTE_SHARDS = "dev.ollama-modelpack.shards"
+"""On a GGUF that was merged: the SHA-256s of its shards, in order, with commas between."""
 NOTE_FORMAT = "dev.ollama-modelpack.format"
 NOTE_NEEDS = "dev.ollama-modelpack.needs"
 
@@ -154,6 +156,8 @@ def _manifest(model: Model) -> bytes:
         notes = {NOTE_BLAKE3: (blob.blake3 or ZERO_BLAKE3).hex}
         if blob.title is not None:
             notes[NOTE_TITLE] = blob.title
+        if blob.shards:
+            notes[NOTE_SHARDS] = ",".join(str(shard or ZERO) for shard in blob.shards)
         layers.append(
             {"mediaType": blob.media_type, "digest": str(blob.digest or ZERO), "size": blob.size,
              "annotations": notes}

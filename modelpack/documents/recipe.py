@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from modelpack.documents.gojson import parse_object
+from modelpack.documents.gojson import canonical_json, parse_object
 from modelpack.errors import Corrupt
 from modelpack.words.blob import FILE, Blob
-from modelpack.words.digest import Digest
+from modelpack.words.digest import ZERO, Digest
 
 FILE_FIELDS = ("files", "adapters", "draft_files")
 """Fields of a create request that map file names to digests (api/types.go, CreateRequest)."""
@@ -17,11 +17,28 @@ FILE_FIELDS = ("files", "adapters", "draft_files")
 
 @dataclass(frozen=True)
 class Recipe:
-    """A create request without `model` and `stream`, its exact bytes, and the files it names."""
+    """A create request without `model` and `stream`, its exact bytes, and the files it names.
+
+    Where modelpack composes it itself and a file is still unread, zeros stand in place of that digest: as
+    many characters as the final one has. `groups` then tells which blob stands where: field, name, blob.
+    """
 
     raw: bytes
     body: dict[str, Any]
     files: tuple[Blob, ...]
+    groups: Mapping[str, Mapping[str, Blob]] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def compose(cls, body: Mapping[str, Any], groups: Mapping[str, Mapping[str, Blob]]) -> Recipe:
+        """The recipe that says *body* of the files in *groups*: field (see FILE_FIELDS), name, blob."""
+        whole = dict(body)
+        files: dict[object, Blob] = {}
+        for key, group in groups.items():
+            if group:
+                whole[key] = {title: str(blob.digest or ZERO) for title, blob in group.items()}
+            for blob in group.values():
+                files.setdefault(blob.id, blob)
+        return cls(canonical_json(whole).rstrip(b"\n"), whole, tuple(files.values()), groups)
 
     @classmethod
     def parse(cls, raw: bytes, files: Sequence[Blob], where: object) -> Recipe:
@@ -55,7 +72,15 @@ class Recipe:
         return self.files
 
     def settled(self, known: Mapping[object, Blob]) -> Recipe:
-        """This recipe with what became known of its files."""
+        """This recipe with what became known of its files; only one composed here changes by it."""
+        if self.groups:
+            return Recipe.compose(
+                self.body,
+                {
+                    key: {title: blob.settled(known.get(blob.id, blob)) for title, blob in group.items()}
+                    for key, group in self.groups.items()
+                },
+            )
         return Recipe(
             self.raw, self.body, tuple(file.settled(known.get(file.id, file)) for file in self.files)
         )

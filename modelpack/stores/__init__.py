@@ -15,8 +15,8 @@ from modelpack.words.reader import Reader
 from modelpack.words.report import Report, silent
 
 __all__ = [
-    "Foretells", "Identified", "InOrder", "MakesRequests", "OneWay", "Placed", "Reader", "Session", "Settled",
-    "Source", "TakesUnread", "Target",
+    "Apart", "Foretells", "Identified", "InOrder", "Learns", "MakesRequests", "OneWay", "Placed", "Reader",
+    "Session", "Settled", "Source", "TakesUnread", "Target",
 ]  # fmt: skip
 
 
@@ -64,7 +64,8 @@ class Session(Protocol):
     def commit(self, model: Model) -> Placed:
         """Give *model* its name: last of all, after every blob was put or was there already.
 
-        Raises NotFound where a blob is missing. A target that is one file appears with the last model.
+        *model* may have learned its hashes since the session began, from what `put` gave back. Raises NotFound
+        where a blob is missing. A bundle appears, or changes, with the last model of the session.
         """
         ...
 
@@ -90,6 +91,24 @@ class OneWay(Protocol):
 
     def passing(self, wanted: Sequence[Blob]) -> Iterator[tuple[Blob, Reader]]:
         """The *wanted* blobs as they come by. Raises Corrupt where one of them never comes."""
+        ...
+
+
+@runtime_checkable
+class Learns(Protocol):
+    """A source that knows more of a blob once it was read from its start to its end."""
+
+    def learned(self, blob: Blob) -> Blob:
+        """*blob* with that (the digests of the shards that it was merged from)."""
+        ...
+
+
+@runtime_checkable
+class Apart(Protocol):
+    """A target whose models stand each by itself: one may fail, and the others are there."""
+
+    def apart(self) -> bool:
+        """Whether it is so."""
         ...
 
 

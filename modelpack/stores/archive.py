@@ -205,21 +205,21 @@ class _Writing:
             os.close(fd)
         known = check(blob, hashes)
         with self._lock:
-            self._known[blob.id] = known
+            self._known[blob.id] = self._known[known.id] = known
         return known
 
     def commit(self, model: Model) -> Placed:
         for blob in model.blobs:
             if blob.id not in self._known:
                 raise NotFound(f"the {blob.kind} blob {blob} was not put", where=self._archive.path)
-        self._committed.append(model)
         settled = model.settled(self._known)
+        self._committed.append(settled)
         if len(self._committed) == len(self._models):
             self._finish()
         return Placed(model.name, settled.document.id, True, "archive")
 
     def _finish(self) -> None:
-        layout = tar_layout(bundle([model.settled(self._known) for model in self._models]))
+        layout = tar_layout(bundle(self._committed))
         if layout.size != self._layout.size or len(layout.pieces) != len(self._layout.pieces):
             raise Refused(
                 "two blobs turned out to be the same bytes: pack them again", where=self._archive.path

@@ -35,7 +35,7 @@ class FolderBundle:
     def __init__(self, path: Path, *, expect: Digest | None = None, replace: bool = False) -> None:
         self.path = path
         self._expect = expect
-        self._replace = replace
+        self.replace = replace
 
     # --- source
 
@@ -116,7 +116,7 @@ class FolderBundle:
     def missing(self, models: Sequence[Model]) -> Sequence[Blob]:
         """Blobs that are not here with their size; Taken where a name stands for another model."""
         there = self._there()
-        if not self._replace and there is not None:
+        if not self.replace and there is not None:
             _refuse_taken(there, models, self.path)
         try:
             with _blobs(self.path) as blobs:
@@ -155,7 +155,7 @@ class FolderBundle:
             scratch = Scratch(again(), mode=0o666, again=again)
             scratch.sweep()
             try:
-                yield _Writing(self, root, blobs, scratch, self._replace, report)
+                yield _Writing(self, root, blobs, scratch, models, report)
             finally:
                 with contextlib.suppress(Local, Refused):  # another pack works in it
                     root.remove(SCRATCH)
@@ -169,12 +169,13 @@ class _Writing:
         root: Folder,
         blobs: Folder,
         scratch: Scratch,
-        replace: bool,
+        models: Sequence[Model],
         report: Report,
     ) -> None:
         self._store, self._root, self._blobs = store, root, blobs
-        self._scratch, self._replace, self._report = scratch, replace, report
+        self._scratch, self._models, self._report = scratch, models, report
         self._known: dict[object, Blob] = {}
+        self._committed: list[Model] = []
 
     def put(self, blob: Blob, data: Reader) -> Blob:
         with self._scratch.new(blob.size) as file:
@@ -183,21 +184,26 @@ class _Writing:
             known = check(blob, hashes)
             if known.digest is not None:
                 file.appear(self._blobs, known.digest.hex)
-        self._known[blob.id] = known
+        self._known[blob.id] = self._known[known.id] = known
         return known
 
     def commit(self, model: Model) -> Placed:
         model = model.settled(self._known)
         self._complete(model)
-        model = self._hashed_here(model)
+        self._committed.append(self._hashed_here(model))
+        if len(self._committed) == len(self._models):  # all of them or none: one change of the index
+            self._finish(self._committed)
+        return Placed(model.name, model.document.id, True, "folder")
+
+    def _finish(self, models: Sequence[Model]) -> None:
         with Folder.at(self._root.path) as locked:
             locked.lock()
-            self._complete(model)  # another pack that gave a name away may have removed one
+            for model in models:
+                self._complete(model)  # another pack that gave a name away may have removed one
             there = self._store.read_contents(locked) if locked.stat("index.json") is not None else None
-            if there is not None and not self._replace:
-                _refuse_taken(there, [model], self._root.path)
-            self._write(there, model)
-        return Placed(model.name, model.document.id, True, "folder")
+            if there is not None and not self._store.replace:
+                _refuse_taken(there, models, self._root.path)
+            self._write(there, models)
 
     def _complete(self, model: Model) -> None:
         for blob in model.blobs:
@@ -218,12 +224,11 @@ class _Writing:
                     known[blob.id] = check(blob, pour(reader, blob.size, blake3=True), self._root.path)
         return model.settled(known)
 
-    def _write(self, there: Contents | None, model: Model) -> None:
+    def _write(self, there: Contents | None, models: Sequence[Model]) -> None:
         before = list(there.models) if there else []
-        kept = [one for one in before if one.name.folded != model.name.folded]
-        at = next((i for i, one in enumerate(before) if one.name.folded == model.name.folded), len(kept))
-        models = [*kept[:at], model, *kept[at:]]
-        new = bundle(models, there.index.foreign if there else ())
+        named = {one.name.folded: one for one in before}  # a new model takes the place of its namesake
+        named |= {one.name.folded: one for one in models}
+        new = bundle(list(named.values()), there.index.foreign if there else ())
         for member in new.members:
             if isinstance(member.content, bytes) and member.path.startswith("blobs/"):
                 self._file(member, self._blobs, member.path.rpartition("/")[2])
@@ -235,9 +240,9 @@ class _Writing:
         self._root.rename("SHA256SUMS.new", self._root, "SHA256SUMS")
         self._root.sync()
         if there is not None and not there.index.foreign:  # what those need, nobody here knows
-            named = {member.path for member in new.members}
+            needed = {member.path for member in new.members}
             for member in bundle(before).members:
-                if member.path not in named and member.path.startswith("blobs/"):
+                if member.path not in needed and member.path.startswith("blobs/"):
                     with contextlib.suppress(ModelpackError):
                         self._blobs.remove(member.path.rpartition("/")[2])
 

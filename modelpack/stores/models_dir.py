@@ -115,6 +115,10 @@ class ModelsDir:
             except NotFound:
                 return None
 
+    def apart(self) -> bool:
+        """Each model has a manifest of its own."""
+        return True
+
     def missing(self, models: Sequence[Model]) -> Sequence[Blob]:
         """Blobs that are not here, or not with their size; Taken where a name stands for another model."""
         for model in models:
@@ -193,7 +197,7 @@ class _Writing:
             self._owned &= system.give(file.fd, self._like, directory=False)
             if known.digest is not None:
                 file.appear(self._blobs, known.digest.file_name)
-        self._known[blob.id] = known
+        self._known[blob.id] = self._known[known.id] = known
         return known
 
     def commit(self, model: Model) -> Placed:

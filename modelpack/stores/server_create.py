@@ -6,7 +6,7 @@ own manifest and, since 0.30, rewrites GGUFs. The exact way, where it can be gon
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -70,6 +70,10 @@ class ServerCreate:
         """Whether the server keeps GGUFs in a form of its own."""
         return self.about.is_at_least(*REWRITES_SINCE) and not self.about.is_depot
 
+    def apart(self) -> bool:
+        """Each model is made by a request of its own."""
+        return True
+
     def missing(self, models: Sequence[Model]) -> Sequence[Blob]:
         """As Target says. The small blobs of a model count as missing, as its request carries them."""
         for model in models:
@@ -84,7 +88,8 @@ class ServerCreate:
             if self.judge(model, texts, listed) is None:
                 todo.append(model)
         for model in todo:
-            self._check_base(model, models, listed)
+            before = models[: list(models).index(model)]
+            self.check_base(model, {*listed, *(each.name.folded for each in before)})
         files = {file.id: file for model in todo for file in files_named(model)}
         there = self.client.which([file.digest for file in files.values() if file.digest is not None])
         wanted: dict[object, Blob] = {}
@@ -189,8 +194,8 @@ class ServerCreate:
             return None, f"the server cannot show it: {error.what}"
         return compare(request, shown, rewrites=self.rewrites)
 
-    def _check_base(self, model: Model, models: Sequence[Model], listed: Mapping[str, Listed]) -> None:
-        """A base that is not installed would be asked of a registry, in the middle of the load."""
+    def check_base(self, model: Model, listed: Collection[str]) -> None:
+        """NotFound where the base of a recipe is not *listed*: it would be asked of a registry."""
         base = model.document.body.get("from") if isinstance(model.document, Recipe) else None
         if not base:
             return
@@ -198,8 +203,7 @@ class ServerCreate:
             name = Name.parse(str(base))
         except Usage as error:
             raise Unsupported(f"is made from something else: {error.what}", where=model.name) from None
-        carried = [each.name.folded for each in models[: list(models).index(model)]]
-        if name.folded not in listed and name.folded not in carried:
+        if name.folded not in listed:
             raise NotFound(
                 f"{model.name} is made from {name}, which is not installed there",
                 where=self.client.base,

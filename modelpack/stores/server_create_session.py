@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -43,6 +43,10 @@ class Maker(Protocol):
 
     def texts(self, model: Model) -> dict[Digest, bytes] | None:
         """The small blobs of *model*, where they can be read before they are put."""
+        ...
+
+    def check_base(self, model: Model, listed: Collection[str]) -> None:
+        """NotFound where *model* is made from one that is not *listed*."""
         ...
 
     def judge(
@@ -101,9 +105,11 @@ class CreateSession:
         ):
             texts |= target.texts(model) or {}
         request = target.request_for(model, texts)
-        # Somebody may have taken the name since the plan was made.
-        if there := target.judge(model, texts, target.client.installed()):
+        listed = target.client.installed()
+        # Somebody may have taken the name since the plan was made, or the base may not have arrived.
+        if there := target.judge(model, texts, listed):
             return there
+        target.check_base(model, listed)
         self._create(model, request)
         found = target.client.installed().get(model.name.folded)
         if found is None:

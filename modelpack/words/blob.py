@@ -30,7 +30,8 @@ class Blob:
     """Size in bytes, media type, and what is known of the bytes.
 
     A blob is *unread* while its SHA-256 is not known; `key` then says which bytes are meant, in words that
-    only its source understands.
+    only its source understands. Where it was merged from the shards of a split GGUF, `shards` are their own
+    SHA-256s, in order; None for those that are not known yet.
     """
 
     size: int
@@ -39,6 +40,7 @@ class Blob:
     blake3: Digest | None = None
     title: str | None = None
     key: object = None
+    shards: tuple[Digest | None, ...] = ()
 
     @property
     def id(self) -> object:
@@ -51,12 +53,13 @@ class Blob:
         return "config" if self.media_type == CONFIG else self.media_type.rpartition(".")[2]
 
     def settled(self, known: Blob) -> Blob:
-        """This blob with the hashes (and the title, where it has none) of *known*."""
+        """This blob with the hashes (and title and shards, where it has none) of *known*."""
         return replace(
             self,
             digest=known.digest or self.digest,
             blake3=known.blake3 or self.blake3,
             title=self.title or known.title,
+            shards=self.shards if self.shards and None not in self.shards else known.shards or self.shards,
         )
 
     def __str__(self) -> str:
