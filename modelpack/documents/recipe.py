@@ -49,10 +49,10 @@ class Recipe:
                 raise Corrupt(f"holds {key!r}, which is not its to say", where=where)
         sizes = {blob.digest: blob for blob in files}
         named: dict[Digest, Blob] = {}
-        for field in FILE_FIELDS:
-            group = body.get(field, {})
+        for key in FILE_FIELDS:
+            group = body.get(key, {})
             if not isinstance(group, dict):
-                raise Corrupt(f"its {field!r} is not an object", where=where)
+                raise Corrupt(f"its {key!r} is not an object", where=where)
             for title, text in group.items():
                 digest = Digest.parse(text, where)
                 known = sizes.get(digest)

@@ -64,8 +64,8 @@ class Session(Protocol):
     def commit(self, model: Model) -> Placed:
         """Give *model* its name: last of all, after every blob was put or was there already.
 
-        *model* may have learned its hashes since the session began, from what `put` gave back. Raises NotFound
-        where a blob is missing. A bundle appears, or changes, with the last model of the session.
+        *model* may know its hashes by now, from what `put` gave back. Raises NotFound where a blob is
+        missing. A bundle appears, or changes, with the last model of the session.
         """
         ...
 

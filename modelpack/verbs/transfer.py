@@ -169,7 +169,7 @@ class _Work:
         self.failed: list[Failed] = list(todo.failed)
 
     def bring(self, models: Sequence[Model]) -> None:
-        """Move what *models* miss; each gets its name as soon as it and those before it have all they need."""
+        """Move what *models* miss; each is named as soon as it and those before it are whole."""
         wanted = {blob.id for blob in blobs_of(models)}
         missing = [blob for blob in self._todo.missing if blob.id in wanted]
         moving = {blob.id for blob in missing}

@@ -21,6 +21,7 @@ MODEL, PROJECTOR, ADAPTER = _LAYER + "model", _LAYER + "projector", _LAYER + "ad
 TEMPLATE, PROMPT, SYSTEM = _LAYER + "template", _LAYER + "prompt", _LAYER + "system"
 PARAMS, MESSAGES, LICENSE = _LAYER + "params", _LAYER + "messages", _LAYER + "license"
 DRAFT, TENSOR, JSON, EMBED = _LAYER + "draft", _LAYER + "tensor", _LAYER + "json", _LAYER + "embed"
+_KINDS = {CONFIG: "config", FILE: "file"}
 TEXTS = frozenset({TEMPLATE, PROMPT, SYSTEM, PARAMS, MESSAGES, LICENSE})
 """Layers whose bytes are text of at most SMALL, which a create request carries in itself."""
 
@@ -49,8 +50,8 @@ class Blob:
 
     @property
     def kind(self) -> str:
-        """The last word of the media type: `model`, `template`, `license`, …, or `config`."""
-        return "config" if self.media_type == CONFIG else self.media_type.rpartition(".")[2]
+        """The last word of the media type: `model`, `template`, `license`, …, `config` or `file`."""
+        return _KINDS.get(self.media_type) or self.media_type.rpartition(".")[2]
 
     def settled(self, known: Blob) -> Blob:
         """This blob with the hashes (and title and shards, where it has none) of *known*."""
