@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 from modelpack.errors import Corrupt
@@ -14,6 +15,7 @@ from modelpack.words.blob import SMALL
 # encoding/json's HTMLEscape is on by default, and Ollama leaves it on.
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_STRING_OR_NUMBER = re.compile(r'"(?:[^"\\]++|\\.)*+"|-?[0-9][0-9.e+-]*+')
 _DEEPEST = 100
 """Real documents are nested four or five deep."""
 
@@ -21,11 +23,50 @@ _DEEPEST = 100
 def go_json(value: Any) -> bytes:
     """*value* as Go's `json.Marshal` writes it: compact, keys in the given order, no newline at the end.
 
-    Sorting the keys of what was a map in Go is up to the caller.
+    A float is written as Go's float64, an int with all its digits (see `go_numbers`). Sorting the keys of
+    what was a map in Go is up to the caller.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = _STRING_OR_NUMBER.sub(_number_as_go, text)
     # Go writes what UTF-8 cannot hold as the escape of U+FFFD (seen on 0.33).
     return _SURROGATE.sub(r"\\ufffd", text.translate(_ESCAPES)).encode()
+
+
+def _number_as_go(found: re.Match[str]) -> str:
+    token = found[0]
+    if token[0] == '"' or not ("." in token or "e" in token):
+        return token
+    return go_number(float(token))
+
+
+def go_number(value: float) -> str:
+    """A finite float64 with the fewest digits that say it, and an exponent below 1e-6 and from 1e21 on.
+
+    Source: floatEncoder in Go's encoding/json.
+    """
+    if value == 0 or 1e-6 <= abs(value) < 1e21:
+        return f"{Decimal(repr(value)):f}".removesuffix(".0")
+    mantissa, _, exponent = repr(value).partition("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent):+d}"
+
+
+def go_numbers(value: Any) -> Any:
+    """*value*, read from JSON, after Ollama has read it too: its numbers are float64 then, and round.
+
+    Ints stay ints below 10²¹, from where on Go writes an exponent, and get the digits that Go writes:
+    9223372036854775807 becomes 9223372036854776000. Raises Corrupt for an int that no float64 reaches.
+    """
+    if isinstance(value, dict):
+        return {key: go_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [go_numbers(item) for item in value]
+    if isinstance(value, bool) or not isinstance(value, int):
+        return value
+    try:
+        text = go_number(float(value))
+    except OverflowError:
+        raise Corrupt(f"holds a number of {value.bit_length()} bits, more than Ollama reads") from None
+    return float(text) if "e" in text else int(text)
 
 
 def canonical_json(value: Any) -> bytes:
@@ -42,6 +83,9 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:20]} is no number that JSON's readers know")
     return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 
 
 def _below(value: Any) -> Iterable[Any]:
@@ -63,10 +107,13 @@ def parse_value(raw: bytes, where: object, limit: int = SMALL) -> Any:
     if len(raw) > limit:
         raise Corrupt(f"is {len(raw)} bytes long; no real one has more than {limit}", where=where)
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
+        text = raw.decode("utf-8")
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise Corrupt(f"is not JSON: {reason[:200]}", where=where) from None
+    if text.count("[") + text.count("{") < _DEEPEST:
+        return value
     level = [value]
     for _ in range(_DEEPEST):
         level = [one for above in level for one in _below(above)]

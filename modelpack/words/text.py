@@ -25,8 +25,11 @@ def visible(text: object, *, lines: bool = False) -> str:
     Control, format (bidi marks, zero-width), surrogate, private, unassigned and separator characters go;
     with *lines*, line feeds and tabs stay.
     """
+    text = str(text)
+    if text.isascii() and text.isprintable():
+        return text
     shown = []
-    for char in str(text):
+    for char in text:
         category = unicodedata.category(char)
         if char == " " or (lines and char in "\n\t"):
             shown.append(char)
