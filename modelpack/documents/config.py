@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from modelpack.documents.gguf_header import Gguf, Skipped
 from modelpack.documents.gojson import go_json
+from modelpack.errors import Unsupported
 
 _NEMOTRON = "nemotron-3-nano"
 
@@ -54,13 +56,15 @@ def ollama_config(
     parser: str | None = None,
     requires: str | None = None,
     draft: Gguf | None = None,
+    capabilities: Sequence[str] = (),
 ) -> bytes:
     """The bytes of the config blob for a model of *gguf*, as Ollama 0.33 writes them: one line of JSON.
 
     Projectors and adapters leave no trace in it (up to 0.24 they added to `model_families`). *gguf* is the
-    whole model: of shards, their merged header. On create Ollama looks at its own copy of the GGUF, rewritten
-    by llama-quantize, but all that is said here survives that: a missing `general.file_type` is written as
-    "guessed", which is "unknown" as well. One exception: see Remark.SERVER_QUANTIZES.
+    whole model: of shards, their merged header. *capabilities* are those of a base. On create Ollama looks at
+    its own copy of the GGUF, rewritten by llama-quantize, but all that is said here survives that: a missing
+    `general.file_type` is written as "guessed", which is "unknown" as well. One exception: see
+    Remark.SERVER_QUANTIZES.
     """
     filled = defaults_for(gguf, renderer=renderer, parser=parser)
     value: dict[str, Any] = {
@@ -70,13 +74,35 @@ def ollama_config(
         "model_type": human_number(gguf.parameter_count),
         "file_type": gguf.file_type,
     }
-    optional: dict[str, Any] = {"renderer": filled.renderer, "parser": filled.parser, "requires": requires}
+    optional: dict[str, Any] = {
+        "renderer": filled.renderer,
+        "parser": filled.parser,
+        "requires": requires,
+        "capabilities": list(capabilities),
+    }
     if draft is not None:
         about = {"model_format": "gguf", "architecture": draft.architecture}
         optional["draft"] = {key: text for key, text in about.items() if text}
     value |= {key: item for key, item in optional.items() if item}
     value |= {"architecture": "amd64", "os": "linux"}  # whatever the machine
     return go_json(value) + b"\n"
+
+
+QUANTIZATIONS = ("Q4_K_M", "Q4_K_S", "Q4_K", "Q8_0", "F16", "BF16", "F32")
+"""What create quantizes to. Source: ParseFileType in fs/ggml/type.go, the same in v0.24 and v0.33."""
+
+
+def check_quantizable(gguf: Gguf, where: object) -> None:
+    """Raise Unsupported where create would refuse to quantize: it takes models of F16 and BF16.
+
+    It means to take F32, too, but reads the 0 that stands for it as "unknown" (server/create.go of v0.33).
+    """
+    if gguf.file_type not in ("F16", "BF16"):
+        raise Unsupported(
+            f"is stored as {gguf.file_type}; Ollama quantizes models of F16 and BF16",
+            where=where,
+            advice="Get the F16 or BF16 GGUF, or leave --quantize out.",
+        )
 
 
 def human_number(count: int) -> str:

@@ -37,13 +37,12 @@ class Image:
         config = value.get("config")
         if not isinstance(config, dict):
             raise Corrupt("has no config", where=where)
-        layers = list_of(value, "layers", where)
-        image = cls(raw, _descriptor(config, where), tuple(_descriptor(layer, where) for layer in layers))
-        sizes = {blob.digest: blob.size for blob in (*image.layers, image.config)}
-        for blob in (*image.layers, image.config):
-            if sizes[blob.digest] != blob.size:
+        blobs = [_descriptor(one, where) for one in (config, *list_of(value, "layers", where))]
+        sizes: dict[Digest | None, int] = {}
+        for blob in blobs:
+            if sizes.setdefault(blob.digest, blob.size) != blob.size:
                 raise Corrupt(f"names {blob} with two sizes", where=where)
-        return image
+        return cls(raw, blobs[0], tuple(blobs[1:]))
 
     @classmethod
     def compose(cls, config: Blob, layers: Sequence[Blob]) -> Image:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from modelpack.documents.image import Image
 from modelpack.documents.recipe import Recipe
+from modelpack.errors import Refused, Unsupported
 from modelpack.words.blob import Blob
 from modelpack.words.name import Name
 
@@ -40,3 +41,32 @@ def blobs_of(models: Sequence[Model]) -> tuple[Blob, ...]:
         for blob in model.blobs:
             seen.setdefault(blob.id, blob)
     return tuple(seen.values())
+
+
+def base_of(model: Model) -> Name | None:
+    """The model that a recipe is made from; None for an image, and where it is no name."""
+    try:
+        return model.document.base if isinstance(model.document, Recipe) else None
+    except Unsupported:
+        return None
+
+
+def by_base(models: Sequence[Model]) -> list[Model]:
+    """*models*, each recipe after the one of them that it is made from; Refused where they go in a circle."""
+    named = {model.name.folded: model for model in models}
+    ordered: dict[str, Model] = {}
+    for model in models:
+        chain: dict[str, Model] = {}
+        step: Model | None = model
+        while step is not None and step.name.folded not in ordered:
+            if step.name.folded in chain:
+                circle = " from ".join(str(one.name) for one in (*chain.values(), step))
+                raise Refused(
+                    f"FROM goes in a circle: {circle}",
+                    advice="Give one of them another name, or name a file in its FROM.",
+                )
+            chain[step.name.folded] = step
+            base = base_of(step)
+            step = named.get(base.folded) if base is not None else None
+        ordered |= dict(reversed(chain.items()))
+    return list(ordered.values())

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelpack.documents.gojson import canonical_json, parse_object
-from modelpack.errors import Corrupt
+from modelpack.errors import Corrupt, Unsupported, Usage
 from modelpack.words.blob import FILE, Blob
 from modelpack.words.digest import ZERO, Digest
+from modelpack.words.name import Name
 
 FILE_FIELDS = ("files", "adapters", "draft_files")
 """Fields of a create request that map file names to digests (api/types.go, CreateRequest)."""
@@ -65,6 +66,17 @@ class Recipe:
     def id(self) -> Digest:
         """SHA-256 of the recipe. The model made from it gets an ID of the server's own."""
         return Digest.of(self.raw)
+
+    @property
+    def base(self) -> Name | None:
+        """The installed model that it is made from; None where from files alone. Unsupported for no name."""
+        text = self.body.get("from")
+        if not text:
+            return None
+        try:
+            return Name.parse(str(text))
+        except Usage as error:
+            raise Unsupported(f"is made from something else: {error.what}") from None
 
     @property
     def blobs(self) -> tuple[Blob, ...]:

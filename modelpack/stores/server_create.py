@@ -22,8 +22,9 @@ from modelpack.documents.create import (
 from modelpack.documents.meaning import compare
 from modelpack.documents.model import Model
 from modelpack.documents.recipe import Recipe
-from modelpack.errors import NotFound, Refused, Taken, Unsupported, Usage
+from modelpack.errors import NotFound, Refused, Taken, Unsupported
 from modelpack.hands.answers import Listed, Version, version_number
+from modelpack.hands.hashing import blamed
 from modelpack.hands.ollama import Ollama
 from modelpack.stores import OneWay, Placed, Session, Source
 from modelpack.stores.server_create_session import CreateSession, keep, placed_as
@@ -196,16 +197,11 @@ class ServerCreate:
 
     def check_base(self, model: Model, listed: Collection[str]) -> None:
         """NotFound where the base of a recipe is not *listed*: it would be asked of a registry."""
-        base = model.document.body.get("from") if isinstance(model.document, Recipe) else None
-        if not base:
-            return
-        try:
-            name = Name.parse(str(base))
-        except Usage as error:
-            raise Unsupported(f"is made from something else: {error.what}", where=model.name) from None
-        if name.folded not in listed:
+        with blamed(model.name):
+            name = model.document.base if isinstance(model.document, Recipe) else None
+        if name is not None and name.folded not in listed:
             raise NotFound(
                 f"{model.name} is made from {name}, which is not installed there",
                 where=self.client.base,
-                advice=f"Load {name} first, or pack it into the same bundle, before {model.name}.",
+                advice=f"Load {name} first, or pack it into the same bundle.",
             )

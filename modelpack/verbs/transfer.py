@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from modelpack.documents.model import Model, blobs_of
+from modelpack.documents.model import Model, base_of, blobs_of
 from modelpack.documents.receipt import Receipt
-from modelpack.documents.recipe import Recipe
 from modelpack.errors import Local, ModelpackError, NotFound, Partly, Refused, Unreachable, Unsupported
 from modelpack.hands.crew import Gone, Stoppable, in_parallel
 from modelpack.hands.hashing import Counted, check, pour
@@ -144,10 +143,10 @@ def _possible(models: Sequence[Model], target: Target) -> tuple[list[Model], lis
     good: dict[str, Model] = {}
     failed: list[Failed] = []
     for model in models:
-        base = str(model.document.body.get("from", "")) if isinstance(model.document, Recipe) else ""
-        below = [one for one in good.values() if base and one.name.folded == Name.parse(base).folded]
+        base = base_of(model)
+        below = good.get(base.folded) if base is not None else None
         try:
-            target.missing([*below, model])
+            target.missing([below, model] if below is not None else [model])
         except (Unsupported, NotFound) as error:
             failed.append((model, error))
         else:
