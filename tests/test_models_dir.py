@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import json
 import os
 import resource
+import shutil
 import stat
 import time
 import tracemalloc
@@ -20,6 +22,7 @@ from conftest import (
     MemoryStore,
     bits,
     dying,
+    everything,
     files_of,
     forked,
     needs_root,
@@ -29,8 +32,11 @@ from conftest import (
     waited,
 )
 
+from modelpack.documents.model import Model
 from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Taken, Unsupported
 from modelpack.stores.models_dir import SCRATCH, ModelsDir
+from modelpack.stores.models_dir_scan import Stray
+from modelpack.verbs.inspect import inspect
 from modelpack.verbs.transfer import copy
 from modelpack.words.blob import LICENSE, MIB, MODEL
 from modelpack.words.digest import Digest
@@ -276,6 +282,189 @@ def test_recorded_directories_are_only_read(version: str) -> None:
     before = tree(path)
     assert bits(ModelsDir(path))
     assert tree(path) == before
+
+
+# --- a source that others write to
+
+
+def seen(path: Path, *names: str) -> tuple[list[str], list[str], str]:
+    """What `inspect` says: the models, what is wrong (with the file's name), and the remarks."""
+    found = inspect(ModelsDir(path), names)
+    wrong = [f"{type(one).__name__} {Path(one.where).name}: {one.what}" for one in found.problems]
+    return [str(one.name) for one in found.models], wrong, " ".join(found.remarks)
+
+
+def test_stray_files_are_a_remark_and_no_damage(tiny: MemoryStore, tmp_path: Path) -> None:
+    load(tiny, tmp_path)
+    manifests = tmp_path / "manifests"
+    for path in (manifests / ".DS_Store", manifest(tmp_path).with_name("._latest")):
+        path.write_bytes(b"\0\5\x16\7")
+    os.mkfifo(manifest(tmp_path).with_name(".latest.swp"))  # not even opened
+    models, wrong, remarks = seen(tmp_path)
+    assert (models, wrong) == (["tiny:latest"], [])
+    assert "3 files in manifests/ that are no manifests" in remarks
+    assert "._latest" in remarks
+    assert "keeps Ollama from removing unused blobs" in remarks
+    strays = [one for one in ModelsDir(tmp_path).scan() if isinstance(one, Stray)]
+    assert [bool(one.advice) for one in strays] == [False, True, True]  # only there Ollama looks
+    assert bits(ModelsDir(tmp_path)) == bits(tiny)
+
+
+def test_unfinished_and_forgotten_blobs_are_remarks(tiny: MemoryStore, tmp_path: Path) -> None:
+    load(tiny, tmp_path)
+    blobs = tmp_path / "blobs"
+    for name in ("-partial", "-partial-0", "-partial-1", ""):
+        (blobs / f"sha256-{'a' * 64}{name}").write_bytes(b"x")
+    models, wrong, remarks = seen(tmp_path)
+    assert (models, wrong) == (["tiny:latest"], [])
+    assert "3 files in blobs/ of pulls that did not end" in remarks
+    assert "1 file in blobs/ that no model here names" in remarks
+    assert seen(tmp_path, "tiny")[2] == ""
+    manifest(tmp_path, "other").parent.mkdir()
+    manifest(tmp_path, "other").write_bytes(b"{")
+    assert "names (a manifest that cannot be read may)" in seen(tmp_path)[2]
+    shutil.rmtree(manifest(tmp_path, "other").parent)
+    for blob in sorted(blobs.iterdir()):  # as very old Ollamas wrote them
+        os.rename(blob, blob.with_name(blob.name.replace("-", ":", 1)))
+    models, wrong, again = seen(tmp_path)
+    assert (models, wrong, again) == (["tiny:latest"], [], remarks.replace("sha256-", "sha256:"))
+
+
+BLOBS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (Path.unlink, "NotFound blobs: the template blob sha256:{} is missing"),
+    "cut": (lambda path: os.truncate(path, 3), "Corrupt sha256-{}: has 3 bytes, not 13"),
+    "link": (
+        lambda path: (path.rename(path.with_name("real")), path.symlink_to("real")),
+        "Refused sha256-{}: is a symbolic link, not a plain file",
+    ),
+    "FIFO": (
+        lambda path: (path.unlink(), os.mkfifo(path)),
+        "Refused sha256-{}: is a FIFO, not a plain file",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BLOBS)
+def test_a_wrong_blob_is_said_with_its_models(how: str, shelf: MemoryStore, tmp_path: Path) -> None:
+    load(shelf, tmp_path)
+    damage, says = BLOBS[how]
+    digest = Digest.of(TINY[1][1])
+    damage(tmp_path / "blobs" / digest.file_name)
+    models, wrong, _ = seen(tmp_path)
+    assert len(models) == 5
+    assert wrong == [says.format(digest.hex) + " (used by Someone/Tiny:v1.5-q4_K, twin:latest)"]
+    assert seen(tmp_path, "full")[1:] == ([], "")
+    (blob,) = [one for one in ModelsDir(tmp_path).models()[-1].blobs if one.digest == digest]
+    with pytest.raises((NotFound, Corrupt, Refused)):
+        ModelsDir(tmp_path).open(blob)
+    intact = MemoryStore()
+    copy(ModelsDir(tmp_path), inspect(ModelsDir(tmp_path), ["full", "copy"]).models, intact)
+    assert len(intact.kept) == 2
+
+
+def test_odd_manifests_do_not_disturb_the_others(shelf: MemoryStore, tmp_path: Path) -> None:
+    load(shelf, tmp_path)
+    twin = manifest(tmp_path, "twin")
+    os.truncate(manifest(tmp_path, "copy"), 5 * 10**9)  # sparse: not read
+    (twin.with_name("link")).symlink_to("latest")
+    os.mkfifo(twin.with_name("fifo"))
+    (twin.with_name("folder")).mkdir()
+    (twin.parent.with_name("linked")).symlink_to("twin")
+    began = time.monotonic()
+    tracemalloc.start()
+    models, wrong, _ = seen(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 2 * MIB
+    tracemalloc.stop()
+    assert time.monotonic() - began < 2
+    assert len(models) == 4
+    assert wrong == [
+        "Corrupt latest: is larger than 4.19 MB; no real one is",
+        "Refused linked: is a symbolic link, not a directory",
+        "Refused fifo: is a FIFO, not a plain file",
+        "Refused folder: is a directory, not a plain file",
+        "Refused link: a symbolic link stands where a real file or directory belongs",
+    ]
+    assert seen(tmp_path, "twin") == (["twin:latest"], [], "")
+    with pytest.raises(NotFound, match=r"cannot be read\? .*larger"):
+        seen(tmp_path, "copy")
+
+
+def test_a_blob_of_two_sizes(tiny: MemoryStore, tmp_path: Path) -> None:
+    """Nobody could say which of them to check."""
+    load(tiny, tmp_path)
+    said = json.loads(manifest(tmp_path).read_bytes())
+    said["layers"].append(said["layers"][0] | {"size": 5})
+    manifest(tmp_path).write_text(json.dumps(said))
+    _, wrong, _ = seen(tmp_path)
+    assert wrong == [f"Corrupt latest: names {said['layers'][0]['digest']} with two sizes"]
+
+
+def test_names_that_differ_in_case_are_kept_apart(tmp_path: Path) -> None:
+    for name, text in (("Tiny:latest", b"upper"), ("tiny:latest", b"lower"), ("tiny:LATEST", b"tag")):
+        store = MemoryStore()
+        model = store.image(name, TINY[0], (LICENSE, text))
+        load(store, tmp_path / name)
+        path = tmp_path / "models" / "manifests" / Path(*model.name.parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(model.document.raw)
+        shutil.copytree(tmp_path / name / "blobs", tmp_path / "models" / "blobs", dirs_exist_ok=True)
+    store = ModelsDir(tmp_path / "models")
+    assert [str(one.name) for one in store.models()] == ["Tiny:latest", "tiny:LATEST", "tiny:latest"]
+    for one in store.models():
+        assert store.read(one.name) == (one.name, one.document)
+        assert seen(tmp_path / "models", str(one.name))[0] == [str(one.name)]
+    assert len({one.document.id for one in store.models()}) == 3
+
+
+@needs_root
+@pytest.mark.parametrize("closed", ["manifests/registry.ollama.ai/library/twin", "blobs"])
+def test_directories_that_cannot_be_read(closed: str, shelf: MemoryStore, open_place: Path) -> None:
+    load(shelf, open_place)
+    (open_place / closed).chmod(0)
+
+    def work() -> None:
+        os.setgid(777)
+        os.setuid(777)
+        models, wrong, _ = seen(open_place)
+        assert (len(models), len(wrong)) == ((5, 1) if closed == "blobs" else (4, 1))
+        assert wrong[0].startswith(f"Local {Path(closed).name}: permission denied")
+
+    assert waited(forked(work)) == 0
+
+
+def test_a_model_that_is_deleted_while_it_is_read(tiny: MemoryStore, tmp_path: Path) -> None:
+    """What is open is read to its end; what is not says that it is gone."""
+    load(tiny, tmp_path)
+    store = ModelsDir(tmp_path)
+    (model,) = store.models()
+    weights, *rest = model.blobs
+    with store.open(weights) as reader:
+        start = bytearray(100)
+        assert reader.readinto(memoryview(start)) == 100
+        shutil.rmtree(tmp_path / "manifests")
+        shutil.rmtree(tmp_path / "blobs")
+        assert bytes(start) + everything(reader) == TINY[0][1]
+    for blob in (weights, *rest):
+        with pytest.raises(NotFound):
+            store.open(blob)
+    with pytest.raises(NotFound):
+        copy(store, [model], MemoryStore())
+    assert seen(tmp_path) == ([], [], "")
+
+
+def test_manifests_that_vanish_while_they_are_listed(shelf: MemoryStore, tmp_path: Path) -> None:
+    load(shelf, tmp_path)
+    found = ModelsDir(tmp_path).scan()
+    first = next(found)
+    assert isinstance(first, Model)
+    assert str(first.name) == "example.com:5000/ns/far:x"
+    assert str(next(found).name) == "Someone/Tiny:v1.5-q4_K"
+    assert str(next(found).name) == "copy:latest"
+    shutil.rmtree(manifest(tmp_path, "full").parent)
+    manifest(tmp_path, "twin").with_name("other").write_bytes(b"{}")
+    assert str(next(found).name) == "twin:latest"
+    manifest(tmp_path, "twin").with_name("other").unlink()
+    assert list(found) == []
 
 
 # --- owners and modes

@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model, blobs_of
-from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Taken, Unsupported, Usage
+from modelpack.errors import Local, ModelpackError, NotFound, Refused, Taken, Unsupported
 from modelpack.hands import system
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.disk import Folder
 from modelpack.hands.hashing import check, pour
 from modelpack.hands.scratch import Scratch, check_room
 from modelpack.stores import Placed, Session
+from modelpack.stores.models_dir_scan import fault, look, lookup, scan
 from modelpack.words.blob import SMALL, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
@@ -55,26 +55,36 @@ class ModelsDir:
         except NotFound:
             return
         with root, contextlib.suppress(NotFound), root.folder("manifests") as manifests:
-            yield from _scan(manifests, ())
+            yield from scan(manifests)
 
     def open(self, blob: Blob, offset: int = 0) -> FileReader:
         """The bytes of *blob* from *offset* on."""
         if blob.digest is None:
             raise NotFound("has no blob without a digest", where=self.path)
         with Folder.at(self.path) as root, root.folder("blobs") as blobs:
-            name, size = _lookup(blobs, blob.digest)
-            if size is None:
-                raise NotFound(f"the {blob.kind} blob {blob.digest} is missing", where=self.path)
+            name, size = lookup(blobs, blob.digest)
             if size != blob.size:
-                raise Corrupt(f"has {size} bytes, not {blob.size}", where=blobs.path / name)
+                raise fault(blob, blobs.path, name, size)
             return FileReader(blobs.open_file(name), offset, blob.size - offset, blobs.path / name)
+
+    def file_of(self, digest: Digest) -> Path:
+        """Where the blob of *digest* is, or would be."""
+        with contextlib.suppress(ModelpackError), Folder.at(self.path) as root, root.folder("blobs") as blobs:
+            return blobs.path / lookup(blobs, digest)[0]
+        return self.path / "blobs" / digest.file_name
+
+    def look(self, models: Sequence[Model]) -> tuple[list[tuple[Blob, ModelpackError]], list[str]]:
+        """Blobs of *models* that are missing, of another size, or no plain files; and files that none names.
+
+        No byte is read. Raises NotFound where there is no blobs/, and what keeps it from being listed.
+        """
+        with Folder.at(self.path) as root, root.folder("blobs") as blobs:
+            return look(blobs, blobs_of(models))
 
     def strays(self, models: Sequence[Model]) -> list[str]:
         """Files in blobs/ that none of *models* names."""
-        named = {blob.digest.file_name for blob in blobs_of(models) if blob.digest is not None}
         try:
-            with Folder.at(self.path) as root, root.folder("blobs") as blobs:
-                return [name for name in blobs.names() if name.replace(":", "-", 1) not in named]
+            return self.look(models)[1]
         except NotFound:
             return []
 
@@ -207,7 +217,7 @@ class _Writing:
         with Folder.at(self._manifests.path) as locked:
             locked.lock()
             for blob in model.blobs:
-                name, size = _lookup(self._blobs, blob.digest) if blob.digest is not None else ("", None)
+                name, size = lookup(self._blobs, blob.digest) if blob.digest is not None else ("", None)
                 if size != blob.size:
                     raise NotFound(f"the {blob.kind} blob {blob} vanished meanwhile", where=self._blobs.path)
                 # Ollama prunes blobs that no manifest names once they are an hour old: not while we finish.
@@ -244,38 +254,5 @@ class _Writing:
         )
 
 
-def _lookup(blobs: Folder, digest: Digest) -> tuple[str, int | None]:
-    """The file of *digest* and its size; very old Ollamas wrote a colon."""
-    size = blobs.file_size(digest.file_name)
-    if size is None and sys.platform != "win32":
-        old = blobs.file_size(str(digest))
-        if old is not None:
-            return str(digest), old
-    return digest.file_name, size
-
-
 def _has(blobs: Folder, blob: Blob) -> bool:
-    return blob.digest is not None and _lookup(blobs, blob.digest)[1] == blob.size
-
-
-def _scan(folder: Folder, parts: tuple[str, ...]) -> Iterator[Model | ModelpackError]:
-    for name in folder.names():
-        here = (*parts, name)
-        found = folder.stat(name)
-        if found is None:
-            continue
-        try:
-            if len(here) < 4 and stat.S_ISDIR(found.st_mode):
-                with folder.folder(name) as below:
-                    yield from _scan(below, here)
-                continue
-            model_name = Name.of_path(here)
-            yield Model(model_name, Image.parse(folder.read(name, SMALL), folder.path / name))
-        except Usage:
-            yield Corrupt(
-                "is not a manifest's name (host/namespace/model/tag)",
-                where=folder.path / name,
-                advice="One such file stops Ollama's own pruning of unused blobs: move it away.",
-            )
-        except ModelpackError as error:
-            yield error
+    return blob.digest is not None and lookup(blobs, blob.digest)[1] == blob.size

@@ -19,6 +19,7 @@ from modelpack.stores.archive import Archive
 from modelpack.stores.files import LooseGguf
 from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
+from modelpack.stores.models_dir_scan import Stray
 from modelpack.verbs.hashes import cores
 from modelpack.verbs.locate import choose
 from modelpack.words.blob import MIB, SMALL, Blob
@@ -63,7 +64,10 @@ def verify(
         _gguf(store, verdict)
     elif isinstance(store, ModelsDir):
         found = list(store.scan())
-        verdict.problems += [one for one in found if isinstance(one, ModelpackError)]
+        odd = [one for one in found if isinstance(one, Stray)]
+        verdict.problems += [
+            one for one in found if isinstance(one, ModelpackError) and not isinstance(one, Stray)
+        ]
         readable = [one for one in found if isinstance(one, Model)]
         if not found:
             verdict.unchecked.append("It holds no model.")
@@ -71,6 +75,8 @@ def verify(
         strays = store.strays(readable)
         if strays:
             verdict.unchecked.append(f"{len(strays)} files in blobs/ that no model here names.")
+        if odd:
+            verdict.unchecked.append(f"{len(odd)} files in manifests/ that are no manifests by their names.")
     elif isinstance(store, Archive | FolderBundle):
         _bundle(store, names, verdict, sha256, report)
     else:
