@@ -1,0 +1,269 @@
+"""Plain files: GGUFs, a Modelfile, licences; for llama.cpp and LM Studio, and to be packed again.
+
+A folder for each model, or just one model right in DIR: its GGUFs under their own names, `LICENSE`,
+`Modelfile`, and `documents/` with the model's document verbatim, the blobs that have no names, and model.json
+(see `plain_record`), which says which file is which blob and is written last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from modelpack.documents.model import Model, blobs_of
+from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Taken, Unsupported
+from modelpack.hands.bytes import FileReader
+from modelpack.hands.crew import Gone, Stoppable, in_parallel
+from modelpack.hands.disk import Folder
+from modelpack.hands.hashing import Counted, Verified, pour
+from modelpack.hands.scratch import Scratch, check_room
+from modelpack.stores import OneWay, Placed, Session, Source
+from modelpack.stores.plain_home import MODELFILE_MOST, SCRATCH, Home, Seen
+from modelpack.stores.plain_layout import MODELFILE, digest_of
+from modelpack.stores.plain_record import DOCUMENTS, Record, open_at, read_at, read_record, size_at
+from modelpack.stores.plain_writing import Writing
+from modelpack.words.blob import SMALL, Blob
+from modelpack.words.digest import Digest
+from modelpack.words.filename import Paths, labelled
+from modelpack.words.reader import read_at_most
+from modelpack.words.report import Moved, Report, Stage, silent
+
+__all__ = ["DOCUMENTS", "MODELFILE", "PlainFolder", "Record"]
+
+_HANDS = 3
+
+
+class PlainFolder:
+    """The models in the directory *path*: a source, and a target that ends with plain files.
+
+    From *source*, where it can be read beforehand, their small texts are read to see whether a Modelfile can
+    hold them before anything moves. Without *modelfile* none is written. With *replace*, what is in the way
+    goes: another model that was unpacked there, files of the same names.
+    """
+
+    def __init__(
+        self, path: Path, source: Source | None = None, *, modelfile: bool = True, replace: bool = False
+    ) -> None:
+        self.path = path
+        self._source = source
+        self._modelfile = modelfile
+        self._replace = replace
+        self._several = False
+        self._seen = Seen()
+        self._read: dict[Digest, bytes] = {}
+
+    # --- source
+
+    @cached_property
+    def records(self) -> Sequence[Record]:
+        """The models as they were unpacked: the one right in the directory, else those in its folders.
+
+        Raises Corrupt, Unsupported or Refused where the documents of one are not what they should be.
+        """
+        with Folder.at(self.path) as root:
+            with contextlib.suppress(NotFound):
+                return [read_record(root)]
+            found = []
+            for name in _folders(root):
+                # Anybody's folders may lie here, too.
+                with contextlib.suppress(NotFound, Refused), root.folder(name) as folder:
+                    found.append(read_record(folder, name))
+            return found
+
+    def models(self) -> Sequence[Model]:
+        """The models that were unpacked here; their documents are checked, their files are not looked at."""
+        return [record.model for record in self.records]
+
+    def open(self, blob: Blob, offset: int = 0) -> FileReader:
+        """The file that model.json names for *blob*: one of its size, or NotFound, Corrupt, Refused."""
+        failed: ModelpackError = NotFound(f"has no blob {blob}", where=self.path)
+        with Folder.at(self.path) as root:
+            for record in self.records:
+                for path in record.paths(blob.digest):
+                    try:
+                        return open_at(root, _joined(record, path), blob, offset)
+                    except (NotFound, Corrupt) as error:
+                        failed = error
+        raise failed
+
+    def fits(self, report: Report = silent) -> str | None:
+        """None where every file is still what it was when it was unpacked; else a sentence that says why not.
+
+        Every byte is hashed, several files at a time. Raises Local where the medium fails.
+        """
+        try:
+            records = self.records
+        except (NotFound, Corrupt, Unsupported, Refused) as error:
+            return f"{error.where}: {error.what}" if error.where else error.what
+        files = [(record, path, blob) for record in records for path, blob in record.files.items()]
+        with Folder.at(self.path) as root:
+            for record in records:
+                if reason := _modelfile_changed(root, record):
+                    return reason
+            for record, path, _ in files:
+                with contextlib.suppress(Refused):  # it is said below
+                    if size_at(root, _joined(record, path)) is None:
+                        return f"{_joined(record, path)} is missing"
+            report(Stage("checking", sum(blob.size for _, _, blob in files)))
+
+            def changed(file: tuple[Record, str, Blob], gone: Gone) -> bool:
+                record, path, blob = file
+                try:
+                    with open_at(root, _joined(record, path), blob) as reader:
+                        counted = Counted(Stoppable(reader, gone), lambda count: report(Moved(count)))
+                        return pour(counted, blob.size).sha256 != blob.digest
+                except (NotFound, Corrupt, Refused):
+                    return True
+
+            for (record, path, _), other in in_parallel(files, changed, _HANDS):
+                if other:
+                    return f"{_joined(record, path)} is not what it was when it was unpacked"
+        return None
+
+    # --- target
+
+    def apart(self) -> bool:
+        """Each model is whole by itself."""
+        return True
+
+    def missing(self, models: Sequence[Model]) -> Sequence[Blob]:
+        """Blobs that are not in the folders of their models; Taken where something else is there.
+
+        Raises Unsupported where no Modelfile can hold a text, as far as the source can be read before.
+        Files that nobody noted, as a crash leaves them, are hashed to see whether they are what is missing.
+        """
+        self._several |= len(models) > 1
+        try:
+            root = Folder.at(self.path)
+        except NotFound:
+            for home in self._homes(None, models):
+                self._text(home)
+            return blobs_of(models)
+        with root:
+            return self._missing(root, self._homes(root, models))
+
+    def _missing(self, root: Folder, homes: Sequence[Home]) -> Sequence[Blob]:
+        pending = [home for home in homes if home.placed(root) is None]
+        for home in pending:
+            home.refuse(root, self._text(home))
+        return [
+            blob
+            for blob in blobs_of([home.model for home in pending])
+            if all(home.find(root, blob) is None for home in pending)
+        ]
+
+    def placed(self, model: Model) -> Placed | None:
+        """*model*, where all of it is here (by sizes), with its Modelfile as it was written."""
+        try:
+            with Folder.at(self.path) as root:
+                return self._homes(root, [model])[0].placed(root)
+        except NotFound:
+            return None
+
+    @contextlib.contextmanager
+    def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:
+        """Write: scratch files, then blobs by rename into documents/, then their names, model.json last."""
+        todo = sum(blob.size for blob in self.missing(models))
+        with contextlib.ExitStack() as stack:
+            root = stack.enter_context(Folder.at(self.path, create=True))
+            check_room(root, todo)
+
+            def again() -> Folder:
+                return stack.enter_context(root.folder(SCRATCH, create=True))
+
+            scratch = Scratch(again(), mode=0o666, again=again)
+            scratch.sweep()
+            homes = {home.model.name: home for home in self._homes(root, models)}
+            writing = Writing(root, homes, scratch, self._seen, report)
+            try:
+                yield writing
+            finally:
+                with contextlib.suppress(Local, Refused):  # somebody else works in it
+                    root.remove(SCRATCH)
+                writing.tidy()
+                self.__dict__.pop("records", None)
+
+    def _homes(self, root: Folder | None, models: Sequence[Model]) -> list[Home]:
+        """Where *models* belong: where they are, else right here if there is but one, else a folder each.
+
+        Taken where a model is right here and others are to come beside it.
+        """
+        there = self._there(root) if root is not None else {}
+        known = {record.model.name.folded: name for name, record in there.items()}
+        alone = "" in there or not (self._several or there)
+        paths = Paths(SCRATCH, *there)
+        homes = []
+        for model in models:
+            name = known.get(model.name.folded)
+            if name is None and "" in there and self._several:
+                raise Taken(
+                    f"{there[''].model.name} was unpacked right there, so no other can be put beside it",
+                    where=self.path,
+                    advice="Name another folder.",
+                )
+            if name is None:
+                name = "" if alone else paths.take(labelled(model.name))
+            homes.append(Home(name, model, self._seen, modelfile=self._modelfile, replace=self._replace))
+        return homes
+
+    def _there(self, root: Folder) -> dict[str, Record]:
+        """What was unpacked before, by folder; what cannot be read is left out."""
+        if (record := self._seen.record(root, "")) is not None:
+            return {"": record}
+        found = {}
+        for name in _folders(root):
+            with contextlib.suppress(NotFound, Refused), root.folder(name) as folder:
+                if (record := self._seen.record(folder, name)) is not None:
+                    found[name] = record
+        return found
+
+    def _text(self, home: Home) -> bytes | None:
+        """The Modelfile of *home*, where the source can be read before; None where not, or none is wanted."""
+        source = self._source
+        if source is None or isinstance(source, OneWay):  # a pipe gives each byte once
+            _ = home.wants_modelfile, home.layout  # for what they raise
+            return None
+
+        def read(blob: Blob) -> bytes:
+            digest = digest_of(blob)
+            if digest not in self._read:
+                with source.open(blob) as reader:
+                    self._read[digest] = read_at_most(Verified(reader, blob), SMALL, str(blob))
+            return self._read[digest]
+
+        try:
+            return home.modelfile(read)[0]
+        except Corrupt:  # damaged: whoever puts it says so, of this one model
+            return None
+
+
+def _joined(record: Record, path: str) -> str:
+    return f"{record.folder}/{path}" if record.folder else path
+
+
+def _folders(root: Folder) -> list[str]:
+    found = []
+    for name in root.names():
+        about = root.stat(name)
+        if about is not None and stat.S_ISDIR(about.st_mode) and name != SCRATCH:
+            found.append(name)
+    return found
+
+
+def _modelfile_changed(root: Folder, record: Record) -> str:
+    """What became of the Modelfile of *record*, as a sentence; empty where it is what it was."""
+    path = _joined(record, MODELFILE)
+    try:
+        found: Digest | None = Digest.of(read_at(root, path, MODELFILE_MOST))
+    except NotFound:
+        found = None
+    except (Corrupt, Refused):
+        return f"{path} was changed"
+    if found == record.modelfile:
+        return ""
+    if record.modelfile is None:
+        return f"{path} was added"
+    return f"{path} is missing" if found is None else f"{path} was changed"

@@ -1,0 +1,269 @@
+"""One model and the folder that its files go into: what is there, what is missing, what is in the way."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+from modelpack.documents.model import Model
+from modelpack.errors import Corrupt, NotFound, Taken, Unsupported
+from modelpack.hands.bytes import FileReader
+from modelpack.hands.disk import Folder
+from modelpack.hands.hashing import pour
+from modelpack.stores import Placed
+from modelpack.stores.plain_layout import (
+    FOLDER,
+    MODELFILE,
+    Layout,
+    digest_of,
+    layout,
+    modelfile_of,
+    small_texts,
+    staged,
+    why_none,
+)
+from modelpack.stores.plain_record import DOCUMENTS, Record, below, open_at, read_at, read_record, size_at
+from modelpack.words.blob import SMALL, Blob
+from modelpack.words.digest import Digest
+from modelpack.words.filename import systems_own
+
+SCRATCH = ".modelpack"
+MODELFILE_MOST = 16 * SMALL
+WAY = "plain"
+_ELSE = "Use --replace to have it replaced, or name another folder."
+_MINE = re.compile(r"sha256-[0-9a-f]{64}|(model|manifest|recipe)\.json", re.ASCII)
+
+
+class Seen:
+    """What is known of files: what they hashed to when last read or written, and which records they are.
+
+    A file that was changed since is another one.
+    """
+
+    def __init__(self) -> None:
+        self._digests: dict[tuple[int, ...], Digest] = {}
+        self._records: dict[str, tuple[tuple[int, ...], Record]] = {}
+
+    def record(self, folder: Folder, name: str) -> Record | None:
+        """What was unpacked in *folder*, called *name*; None where nothing was, or it cannot be read."""
+        try:
+            mark = _mark(folder, DOCUMENTS) or ()
+            if name not in self._records or self._records[name][0] != mark:
+                self._records[name] = mark, read_record(folder, name)
+        except (NotFound, Corrupt, Unsupported):
+            return None
+        return self._records[name][1]
+
+    def note(self, folder: Folder, path: str, digest: Digest) -> None:
+        """The file at *path* has these bytes."""
+        mark = _mark(folder, path)
+        if mark is not None:
+            self._digests[mark] = digest
+
+    def hashed(self, folder: Folder, path: str, blob: Blob) -> Digest:
+        """What the file at *path*, of the size of *blob*, hashes to; read where that is not known yet."""
+        mark = _mark(folder, path) or ()
+        if mark not in self._digests:
+            with open_at(folder, path, blob) as reader:
+                self._digests[mark] = digest_in(reader)
+        return self._digests[mark]
+
+
+def _mark(folder: Folder, path: str) -> tuple[int, ...] | None:
+    with below(folder, path) as (into, name):
+        found = into.stat(name)
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns) if found else None
+
+
+def digest_in(reader: FileReader) -> Digest:
+    """The SHA-256 of what *reader* brings."""
+    found = pour(reader, reader.size).sha256
+    if found is None:
+        raise TypeError("it was asked for")
+    return found
+
+
+class Home:
+    """*model*, whose files go into the folder called *name* below DIR ("" is DIR itself).
+
+    *modelfile*: whether one is wanted. *replace*: whether what is in the way may go.
+    """
+
+    def __init__(self, name: str, model: Model, seen: Seen, *, modelfile: bool, replace: bool) -> None:
+        self.name, self.model = name, model
+        self._seen, self._modelfile, self._replace = seen, modelfile, replace
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where its files lie."""
+        return layout(self.model)
+
+    @cached_property
+    def paths(self) -> dict[Digest, list[str]]:
+        """The paths of each of its blobs."""
+        found: dict[Digest, list[str]] = {}
+        for path, blob in self.layout.files.items():
+            found.setdefault(digest_of(blob), []).append(path)
+        return found
+
+    @cached_property
+    def why_none(self) -> str:
+        """Why it gets no Modelfile; empty where it gets one, or none is wanted. Unsupported as `why_none`."""
+        return why_none(self.model) if self._modelfile else ""
+
+    @property
+    def wants_modelfile(self) -> bool:
+        """Whether it gets one."""
+        return self._modelfile and not self.why_none
+
+    @contextlib.contextmanager
+    def opened(self, root: Folder, *, create: bool = False) -> Iterator[Folder]:
+        """Its folder; NotFound where that is missing."""
+        if not self.name:
+            yield root
+            return
+        with root.folder(self.name, create=create) as folder:
+            if create:
+                root.sync()
+            yield folder
+
+    def record(self, folder: Folder) -> Record | None:
+        """What was unpacked there before; None where nothing was, or where it cannot be read."""
+        return self._seen.record(folder, self.name)
+
+    # --- what is there
+
+    def whole(self, folder: Folder, path: str, blob: Blob, record: Record | None) -> bool:
+        """Whether *blob* stands at *path*: by size where that is its name or *record* says so, else by hash.
+
+        Refused where something else than a plain file is there.
+        """
+        if size_at(folder, path) != blob.size:
+            return False
+        noted = record.files.get(path) if record is not None else None
+        if path == staged(digest_of(blob)) or (noted is not None and noted.digest == blob.digest):
+            return True
+        return self._seen.hashed(folder, path, blob) == blob.digest
+
+    def find(self, root: Folder, blob: Blob) -> str | None:
+        """Where *blob* is in this folder, staged or under its name."""
+        digest = digest_of(blob)
+        if digest not in self.paths:
+            return None
+        try:
+            with self.opened(root) as folder:
+                if size_at(folder, staged(digest)) == blob.size:
+                    self._seen.note(folder, staged(digest), digest)
+                    return staged(digest)
+                record = self.record(folder)
+                for path in self.paths[digest]:
+                    if self.whole(folder, path, blob, record):
+                        return path
+        except NotFound:
+            pass
+        return None
+
+    def placed(self, root: Folder) -> Placed | None:
+        """The model, where all of it is here (files by size) and its Modelfile is as it was written."""
+        try:
+            with self.opened(root) as folder:
+                record = self.record(folder)
+                if record is None or record.model.name.folded != self.model.name.folded:
+                    return None
+                if record.model.document.raw != self.model.document.raw:
+                    return None
+                if any(size_at(folder, path) != blob.size for path, blob in record.files.items()):
+                    return None
+                if self.wants_modelfile and (
+                    record.modelfile is None or self._written(folder) != record.modelfile
+                ):
+                    return None
+        except NotFound:
+            return None
+        return Placed(record.model.name, self.model.document.id, True, WAY, note=self.note())
+
+    def _written(self, folder: Folder) -> Digest | None:
+        try:
+            return Digest.of(read_at(folder, MODELFILE, MODELFILE_MOST))
+        except (NotFound, Corrupt):
+            return None
+
+    def modelfile(self, read: Callable[[Blob], bytes]) -> tuple[bytes | None, tuple[str, ...]]:
+        """Its Modelfile (None: it gets none), and what that cannot say; *read* brings its small texts."""
+        if not self.wants_modelfile:
+            return None, ()
+        texts = {digest_of(blob): read(blob) for blob in small_texts(self.model)}
+        return modelfile_of(self.model, self.layout, texts)
+
+    def note(self, unsaid: tuple[str, ...] = ()) -> str:
+        """What the user should know of the Modelfile."""
+        if self.why_none:
+            return (
+                f"No Modelfile can say it ({self.why_none}), and these files cannot be run as they are: "
+                "`modelpack pack` makes the same model of them again."
+            )
+        if unsaid:
+            return f"Its Modelfile cannot say {', '.join(unsaid)}; {self.layout.document} does."
+        return ""
+
+    # --- what is in the way
+
+    def refuse(self, root: Folder, text: bytes | None) -> None:
+        """Raise Taken where something else is there than what is unpacked, unless that may be replaced.
+
+        *text* is the Modelfile, None where it is not known yet or not wanted. Raises Refused where a link, a
+        directory or a device stands in the way, whatever may be replaced.
+        """
+        try:
+            with self.opened(root) as folder:
+                reason = self._in_the_way(folder, text)
+        except NotFound:
+            return
+        if reason and not self._replace:
+            raise Taken(reason, where=self.where(root), advice=_ELSE)
+
+    def where(self, root: Folder) -> Path:
+        """The path of its folder."""
+        return root.path / self.name if self.name else root.path
+
+    def _in_the_way(self, folder: Folder, text: bytes | None) -> str:
+        """What is in the way, as a sentence; all is looked at, as what is no plain file is Refused."""
+        reasons = []
+        record = self.record(folder)
+        if record is None and size_at(folder, DOCUMENTS) is not None:
+            reasons.append(f"{DOCUMENTS} is there, and cannot be read")
+        elif record is not None and record.model.document.raw != self.model.document.raw:
+            reasons.append(
+                f"{record.model.name} is unpacked there, another model ({record.model.document.id.short}; "
+                f"this one is {self.model.document.id.short})"
+            )
+        elif record is not None and record.model.name.folded != self.model.name.folded:
+            reasons.append(f"{record.model.name} is unpacked there, the same model by another name")
+        if record is None and (strangers := self._strangers(folder)):
+            reasons.append(f"other things are there: {', '.join(strangers[:3])}")
+        for path, blob in self.layout.files.items():
+            if size_at(folder, path) is not None and not self.whole(folder, path, blob, record):
+                reasons.append(f"{path} is there, and is another file")
+        raw = self.model.document.raw
+        size = size_at(folder, self.layout.document)
+        if size is not None and (size != len(raw) or read_at(folder, self.layout.document, size) != raw):
+            reasons.append(f"{self.layout.document} is there, and says something else")
+        if self.wants_modelfile and size_at(folder, MODELFILE) is not None:
+            written = self._written(folder)
+            expected = record.modelfile if record is not None else None
+            unknown = text is None and record is None  # it is looked at again once the texts are there
+            if written is None or (written != expected and not unknown and written != Digest.of(text or b"")):
+                reasons.append("its Modelfile says something else")
+        return reasons[0] if reasons else ""
+
+    def _strangers(self, folder: Folder) -> list[str]:
+        """What lies there that is none of the files to come, nor the systems' own."""
+        known = {path.partition("/")[0] for path in self.layout.files} | {FOLDER, SCRATCH}
+        known |= {MODELFILE} if self.wants_modelfile else set()
+        found = [name for name in folder.names() if name not in known and not systems_own(name)]
+        with contextlib.suppress(NotFound), folder.folder(FOLDER) as documents:
+            found += [f"{FOLDER}/{name}" for name in documents.names() if not _MINE.fullmatch(name)]
+        return found
