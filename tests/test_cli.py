@@ -396,7 +396,7 @@ def test_every_gguf_goes_through_every_command(path: Path, tmp_path: Path) -> No
     """pack, inspect, verify, hash and load of each: it arrives byte for byte, or is refused with a reason."""
     packed = modelpack("pack", path, "-o", "b.tar", cwd=tmp_path)
     assert modelpack("hash", path, cwd=tmp_path).returncode == 0
-    if packed.returncode == 5:  # a shard, an adapter, a projector, another byte order: no model by itself
+    if packed.returncode == 5:  # an adapter, a projector, another byte order: no model by itself
         assert modelpack("inspect", path, cwd=tmp_path).returncode in (0, 5)
         return
     assert packed.returncode == 0, packed.stderr
@@ -411,7 +411,11 @@ def test_every_gguf_goes_through_every_command(path: Path, tmp_path: Path) -> No
     (model,) = ModelsDir(tmp_path / "m").models()
     largest = max(model.blobs, key=lambda blob: blob.size)
     assert largest.digest is not None
-    assert (tmp_path / "m" / "blobs" / largest.digest.file_name).read_bytes() == path.read_bytes()
+    arrived = (tmp_path / "m" / "blobs" / largest.digest.file_name).read_bytes()
+    if "-of-" in path.name:  # merged with the others; tests/test_pack_files.py has the vector
+        assert len(arrived) > path.stat().st_size
+    else:
+        assert arrived == path.read_bytes()
 
 
 # --- over HTTP

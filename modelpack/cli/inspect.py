@@ -2,170 +2,149 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
+from modelpack.cli.inspect_models import model_lines, models_json, table_lines
 from modelpack.cli.options import expect_option, json_option, quiet_option
 from modelpack.cli.progress import Progress
-from modelpack.cli.talk import bundle_lines, complain, result, result_json, table
+from modelpack.cli.talk import bundle_lines, complain, result, result_json, warn
 from modelpack.documents.gguf_header import Gguf
-from modelpack.documents.image import Image
 from modelpack.documents.model import Model
-from modelpack.errors import Corrupt, ModelpackError
+from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Unsupported, Usage
+from modelpack.hands.hashing import blamed
 from modelpack.stores import Source
 from modelpack.verbs import locate
-from modelpack.verbs.inspect import Inspected, ggufs, inspect
-from modelpack.verbs.requests import create_request_of
-from modelpack.verbs.transfer import settle
+from modelpack.verbs.inspect import Inspected, inspect
 from modelpack.words.digest import Digest
-from modelpack.words.text import size
+from modelpack.words.report import Report
+from modelpack.words.text import visible
 
 
 @click.command(
     epilog="""\b
 Examples:
   modelpack inspect qwen3.tar
-  modelpack inspect ~/.ollama/models#qwen3:8b
-  modelpack inspect qwen3.tar --create-request"""
+  modelpack inspect ~/.ollama/models
+  modelpack inspect qwen3:8b --modelfile
+  modelpack inspect qwen3.gguf --key tokenizer.chat_template"""
 )
 @click.argument("locator")
+@click.option("--metadata", "all_keys", is_flag=True, help="Print what the GGUFs say, key by key.")
+@click.option("--key", "keys", multiple=True, metavar="KEY", help="Print this key of the GGUFs, in full.")
+@click.option("--modelfile", is_flag=True, help="Print a Modelfile, as `ollama show --modelfile` does.")
 @click.option(
     "--create-request", is_flag=True, help="Print the JSON body of POST /api/create for each model."
 )
 @expect_option
 @json_option
 @quiet_option
-def command(locator: str, create_request: bool, expect: Digest | None, as_json: bool, quiet: bool) -> None:
-    """Show what a GGUF, a bundle or a models directory holds.
+def command(
+    locator: str,
+    all_keys: bool,
+    keys: tuple[str, ...],
+    modelfile: bool,
+    create_request: bool,
+    expect: Digest | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Show what is in a models directory, a bundle, a Modelfile or a GGUF.
 
-    Models with their IDs, layers and sizes, and what their GGUFs say. LOCATOR#NAME picks one model.
+    Several models are listed with their sizes and what they share; a single one is shown in full: its
+    layers, and what its GGUF says. LOCATOR#NAME picks one model.
     """
-    place = locate.Located.parse(locator)
-    source = locate.source(place.text, expect=expect)
-    found = inspect(source)
-    models = list(found.models)
-    if place.pick is not None or (create_request and not found.problems):
-        models = locate.choose(models, [place.pick] if place.pick else [], place.text)
-    if create_request:
-        if not models:
-            raise found.problems[0]
-        with Progress(quiet=quiet) as progress:
-            settled = settle(source, models, progress, blake3=False)
-        requests = [create_request_of(source, one) for one in settled]
-        result_json(requests[0] if len(requests) == 1 else requests)
-        return
-    # A models directory may hold hundreds: their GGUFs are opened where one was asked for.
-    deep = found.kind != "models directory" or place.pick is not None
-    if as_json:
-        result_json(_as_json(source, found, models, deep))
+    if sum((all_keys or bool(keys), modelfile, create_request)) > 1:
+        raise Usage("--metadata or --key, --modelfile and --create-request are asked for one at a time")
+    with Progress(quiet=quiet) as progress:
+        place = locate.Located.parse(locator)
+        source = locate.source(place.text, expect=expect, report=progress)
+        with blamed(place.text):
+            found = inspect(source, [place.pick] if place.pick else [])
+        if create_request:
+            _requests(source, _models(found, place.text), progress)
+            return
+    if modelfile:
+        _modelfiles(source, _models(found, place.text), as_json)
+    elif all_keys or keys:
+        _metadata(source, found, keys, as_json)
+    elif as_json:
+        result_json(models_json(source, found))
     else:
-        _show(locator, source, found, models, deep)
-    if found.gguf is None and found.problems:
-        for problem in found.problems:
-            complain(problem)
-        raise SystemExit(Corrupt.exit_code)
+        _show(place.text, source, found)
+    for remark in found.remarks if not quiet else ():
+        warn(remark)
+    if found.gguf is None:
+        _leave(found.problems)
 
 
-def _show(locator: str, source: Source, found: Inspected, models: list[Model], deep: bool) -> None:
-    if found.fingerprint is None:
-        result(f"{locator}: a {found.kind}")
-    for line in bundle_lines(locator, found.fingerprint) if found.fingerprint is not None else ():
-        result(line)
-    if found.gguf is not None:
-        _show_gguf(found.gguf, "  ")
-        for problem in found.problems:
-            result(f"  {problem.what}")
-    if not deep:
-        for line in table([[str(one.name), one.document.id.short, size(one.size)] for one in models], "  "):
-            result(line)
-        return
+def _models(found: Inspected, where: str) -> Sequence[Model]:
+    if not found.models and found.problems:
+        raise found.problems[0]
+    return locate.choose(found.models, [], where)
+
+
+def _requests(source: Source, models: Sequence[Model], report: Report) -> None:
+    from modelpack.verbs.requests import create_request_of
+    from modelpack.verbs.transfer import settle
+
+    requests = [create_request_of(source, one) for one in settle(source, models, report, blake3=False)]
+    result_json(requests[0] if len(requests) == 1 else requests)
+
+
+def _modelfiles(source: Source, models: Sequence[Model], as_json: bool) -> None:
+    from modelpack.verbs.modelfiles import modelfile_of
+
+    texts: dict[str, str] = {}
+    problems: list[ModelpackError] = []
     for model in models:
-        result()
-        document = model.document
-        unread = any(blob.digest is None for blob in model.blobs)
-        kind = "image" if isinstance(document, Image) else "recipe"
-        result(f"{model.name}  {'ID not known before packing' if unread else document.id.short}  {kind}")
-        rows = [
-            [blob.kind, size(blob.size), blob.digest.short if blob.digest else "-", blob.title or ""]
-            for blob in ((*document.layers, document.config) if isinstance(document, Image) else model.blobs)
-        ]
-        for line in table(rows, "  "):
-            result(line.rstrip())
-        for blob, gguf in ggufs(source, model) if found.gguf is None else ():
-            if isinstance(gguf, ModelpackError):
-                result(f"  {blob.kind}: {gguf.what}")
-            else:
-                _show_gguf(gguf, "  ")
+        try:
+            with blamed(model.name):
+                texts[model.name.full] = modelfile_of(source, model)
+        except ModelpackError as error:
+            problems.append(error)
+    if as_json:
+        found = [{"name": name, "modelfile": text} for name, text in texts.items()]
+        result_json(found[0] if len(models) == 1 and found else found)
+    else:
+        whole = "\n".join(texts.values())
+        shown = visible(whole, lines=True)
+        click.echo(shown, nl=False)
+        if shown != whole:
+            warn("Characters that a terminal would hide or obey are written as escapes; --json has them.")
+    _leave(problems)
 
 
-def _show_gguf(gguf: Gguf, indent: str) -> None:
-    for line in table(
-        [[key, str(value)] for key, value in _facts(gguf).items() if value is not None], indent
-    ):
+def _metadata(source: Source, found: Inspected, keys: Sequence[str], as_json: bool) -> None:
+    from modelpack.cli.inspect_metadata import metadata_json, metadata_lines
+    from modelpack.verbs.metadata import metadata
+
+    headers = metadata(source, found.models, keys)
+    if as_json:
+        result_json(metadata_json(headers))
+    else:
+        for line in metadata_lines(headers, in_full=bool(keys)):
+            click.echo(visible(line))
+    _leave([one.header for one in headers if not isinstance(one.header, Gguf)])
+
+
+def _show(place: str, source: Source, found: Inspected) -> None:
+    if found.fingerprint is None:
+        result(f"{place}: a {found.kind}")
+    for line in bundle_lines(place, found.fingerprint) if found.fingerprint is not None else ():
+        result(line)
+    lines = model_lines(source, found) if len(found.models) < 2 else table_lines(found)
+    for line in lines:
         result(line)
 
 
-def _facts(gguf: Gguf) -> dict[str, Any]:
-    split = gguf.split
-    return {
-        "role": gguf.role,
-        "gguf": f"version {gguf.version}",
-        "architecture": gguf.architecture,
-        "parameters": gguf.parameter_count,
-        "file type": gguf.file_type,
-        "context length": gguf.context_length,
-        "embedding length": gguf.embedding_length,
-        "tensors": len(gguf.tensors),
-        "metadata keys": len(gguf.metadata),
-        "chat template": "yes" if gguf.has_chat_template else "no",
-        "shard": f"{split.no + 1} of {split.count}" if split is not None else None,
-    }
-
-
-def _as_json(source: Source, found: Inspected, models: list[Model], deep: bool) -> dict[str, Any]:
-    return {
-        "kind": found.kind,
-        "fingerprint": str(found.fingerprint) if found.fingerprint is not None else None,
-        "gguf": _gguf_json(found.gguf) if found.gguf is not None else None,
-        "models": [_model_json(source, one, deep and found.gguf is None) for one in models],
-        "problems": [
-            {"kind": type(one).__name__, "what": one.what, "where": one.where} for one in found.problems
-        ],
-    }
-
-
-def _model_json(source: Source, model: Model, deep: bool) -> dict[str, Any]:
-    document = model.document
-    unread = any(blob.digest is None for blob in model.blobs)
-    blobs = (*document.layers, document.config) if isinstance(document, Image) else model.blobs
-    headers = ggufs(source, model) if deep else ()
-    return {
-        "name": model.name.full,
-        "kind": "image" if isinstance(document, Image) else "recipe",
-        "id": None if unread else str(document.id),
-        "size": model.size,
-        "layers": [
-            {
-                "media_type": blob.media_type,
-                "size": blob.size,
-                "digest": str(blob.digest) if blob.digest is not None else None,
-                "blake3": str(blob.blake3) if blob.blake3 is not None else None,
-                "title": blob.title,
-            }
-            for blob in blobs
-        ],
-        "ggufs": [
-            {"digest": str(blob.digest)}
-            | ({"error": gguf.what} if isinstance(gguf, ModelpackError) else _gguf_json(gguf))
-            for blob, gguf in headers
-        ],
-    }
-
-
-def _gguf_json(gguf: Gguf) -> dict[str, Any]:
-    facts = _facts(gguf)
-    return {key.replace(" ", "_"): value for key, value in facts.items()} | {
-        "gguf": gguf.version,
-        "chat_template": gguf.has_chat_template,
-    }
+def _leave(problems: Sequence[ModelpackError]) -> None:
+    """Say what is wrong, and leave by it; what could not be read is not called damaged."""
+    for problem in problems:
+        complain(problem)
+    if any(isinstance(one, Corrupt | NotFound | Refused) for one in problems):
+        raise SystemExit(Corrupt.exit_code)
+    if problems:
+        worst = Unsupported if any(isinstance(one, Unsupported) for one in problems) else Local
+        raise SystemExit(worst.exit_code)

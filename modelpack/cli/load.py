@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace as changed
 from typing import Any
 
@@ -10,10 +10,10 @@ import click
 
 from modelpack.cli.options import NameType, expect_option, json_option, quiet_option
 from modelpack.cli.progress import Progress
-from modelpack.cli.talk import asking, bundle_lines, result, result_json, table, talk, warn
+from modelpack.cli.talk import asking, bundle_lines, complain, result, result_json, table, talk, warn
 from modelpack.cli.words import WAYS
 from modelpack.documents.receipt import Receipt
-from modelpack.errors import Unsupported, Usage
+from modelpack.errors import ModelpackError, Partly, Unsupported, Usage
 from modelpack.stores import Identified, OneWay, Source
 from modelpack.verbs import locate
 from modelpack.verbs.requests import create_request_of, makes_requests
@@ -67,23 +67,36 @@ def command(
         chosen = [changed(chosen[0], name=name)]
     for line in bundle_lines(bundle, source.fingerprint) if isinstance(source, Identified) else ():
         talk(line, quiet=quiet)
+    partly: Partly | None = None
     with Progress(quiet=quiet) as progress:
         if dry_run:
             target = locate.target(to, source, replace=replace)
             todo = plan(source, chosen, target, progress)
             requests = _requests(source, todo) if makes_requests(target) else []
         else:
-            receipts = asking(
-                lambda yes: copy(source, chosen, locate.target(to, source, replace=yes), progress),
-                replace,
-                progress.rest,
-            )
+            try:
+                receipts = asking(
+                    lambda yes: copy(source, chosen, locate.target(to, source, replace=yes), progress),
+                    replace,
+                    progress.rest,
+                )
+            except Partly as error:
+                partly = error
+                receipts = [one for one in error.done if isinstance(one, Receipt)]
     if dry_run:
         _show_plan(todo, requests, as_json)
     elif as_json:
-        result_json({"fingerprint": _fingerprint(source), "models": [one.to_json() for one in receipts]})
+        result_json(
+            {
+                "fingerprint": _fingerprint(source),
+                "models": [one.to_json() for one in receipts],
+                "failed": _failed_json(partly.failed) if partly else [],
+            }
+        )
     else:
-        _show(receipts, quiet)
+        _show(receipts, partly.failed if partly else {}, quiet)
+    if partly is not None:
+        raise partly
 
 
 def _fingerprint(source: Source) -> str | None:
@@ -111,19 +124,23 @@ def _show_plan(todo: Plan, requests: Sequence[dict[str, Any]], as_json: bool) ->
                 "present": [{"digest": str(one.digest), "size": one.size} for one in todo.present],
                 "bytes": todo.bytes,
                 "notes": list(todo.notes),
+                "failed": _failed_json({model.name.full: error for model, error in todo.failed}),
                 "create_requests": list(requests),
             }
         )
         return
-    for one, placed in zip(todo.models, todo.placed, strict=True):
-        result(
-            f"{one.name}  {one.document.id.short}  " + ("is there already" if placed else "would be loaded")
-        )
-    rows = [("send", blob) for blob in todo.missing] + [("there", blob) for blob in todo.present]
+    rows = [
+        [str(one.name), one.document.id.short, "is there already" if placed else "would be loaded"]
+        for one, placed in zip(todo.models, todo.placed, strict=True)
+    ]
+    rows += [[str(one.name), one.document.id.short, f"cannot: {why.what}"] for one, why in todo.failed]
+    for line in table(rows):
+        result(line)
+    blobs = [("send", blob) for blob in todo.missing] + [("there", blob) for blob in todo.present]
     for line in table(
         [
             [word, one.kind, size(one.size), one.digest.file_name[:19] if one.digest else "?"]
-            for word, one in rows
+            for word, one in blobs
         ],
         "  ",
     ):
@@ -136,17 +153,27 @@ def _show_plan(todo: Plan, requests: Sequence[dict[str, Any]], as_json: bool) ->
         result_json(request)
 
 
+def _failed_json(failed: Mapping[str, ModelpackError]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "kind": type(one).__name__, "what": one.what, "where": one.where, "advice": one.advice}
+        for name, one in failed.items()
+    ]
+
+
 def _moved(receipt: Receipt) -> str:
     return f"{size(receipt.bytes_sent)} sent" if receipt.sent else "was there already"
 
 
-def _show(receipts: Sequence[Receipt], quiet: bool) -> None:
+def _show(receipts: Sequence[Receipt], failed: Mapping[str, ModelpackError], quiet: bool) -> None:
     rows = [
         [str(one.name), one.id.short if one.id else "-", size(one.model.size), _moved(one)]
         for one in receipts
     ]
+    rows += [[str(Name.parse(name)), "-", "-", "failed"] for name in failed]
     for line in table(rows):
         result(line)
+    for name, error in failed.items():
+        complain(type(error)(error.what, where=error.where or Name.parse(name), advice=error.advice))
     for way in dict.fromkeys(one.way for one in receipts):
         talk(f"{way}: {WAYS.get(way, way)}", quiet=quiet)
     for one in receipts:

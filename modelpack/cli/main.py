@@ -17,7 +17,7 @@ from modelpack.cli.talk import complain
 from modelpack.errors import Local, ModelpackError, from_os
 from modelpack.version import __version__
 
-COMMANDS = ("pack", "load", "inspect", "verify", "hash", "serve", "completion")
+COMMANDS = ("pack", "load", "unpack", "inspect", "verify", "hash", "serve", "completion")
 INTERRUPTED = 130
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace as changed
 from functools import partial
 
 import click
 
 from modelpack.cli.options import NameType, json_option, quiet_option
 from modelpack.cli.progress import Progress
-from modelpack.cli.talk import asking, bundle_lines, result, result_json, table, talk, warn
+from modelpack.cli.talk import asking, bundle_lines, complain, counted, result, result_json, table, talk, warn
 from modelpack.cli.words import REMARKS
+from modelpack.documents.config import QUANTIZATIONS
 from modelpack.documents.receipt import Receipt
-from modelpack.errors import Usage
+from modelpack.documents.recipe import Recipe
+from modelpack.errors import Partly, Usage
 from modelpack.stores import Identified
 from modelpack.verbs import locate
+from modelpack.verbs.gather import Gathered, gather
+from modelpack.verbs.installed import Installed
 from modelpack.verbs.transfer import copy
 from modelpack.words.name import Name
 from modelpack.words.text import size
@@ -24,40 +27,63 @@ from modelpack.words.text import size
     epilog="""\b
 Examples:
   modelpack pack qwen3-8b.gguf -o qwen3.tar
-  modelpack pack qwen3-8b.gguf -o bundle/ --name qwen3:8b
-  modelpack pack qwen3-8b.gguf -o - | ssh host modelpack load -"""
+  modelpack pack qwen3:8b gemma3:4b -o models.tar
+  modelpack pack ./Modelfile -o bundle/ --name qwen3:8b
+  modelpack pack ./big-00001-of-00003.gguf -o - | ssh host modelpack load -"""
 )
-@click.argument("source")
+@click.argument("source", nargs=-1, required=True)
 @click.option(
     "-o", "--output", required=True, metavar="OUT", help="NAME.tar: one file. -: stdout. Else a folder."
 )
 @click.option("--name", type=NameType(), help="The model's name; by default the file's.")
+@click.option(
+    "--from",
+    "from_",
+    metavar="DIR",
+    help="Where installed models are; by default $OLLAMA_MODELS, the Linux service's, the home's.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(QUANTIZATIONS, case_sensitive=False),
+    metavar="TYPE",
+    help=f"Let the server that it is loaded to quantize: {', '.join(QUANTIZATIONS)}.",
+)
 @click.option("--replace", is_flag=True, help="Replace another archive, or another model of that name.")
 @json_option
 @quiet_option
-def command(source: str, output: str, name: Name | None, replace: bool, as_json: bool, quiet: bool) -> None:
-    """Pack a GGUF into a bundle: one file, or one folder.
+def command(
+    source: tuple[str, ...],
+    output: str,
+    name: Name | None,
+    from_: str | None,
+    quantize: str | None,
+    replace: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Pack models into a bundle: one file, or one folder that grows.
 
-    SOURCE is read once; hashes are computed on the way. An interrupted pack leaves nothing that looks like
-    a bundle.
+    \b
+    A SOURCE is
+      a GGUF, alone or in shards (the first, or their folder)
+      a Modelfile, or its folder
+      a folder of a Hugging Face model
+      an installed model (qwen3:8b), or a models directory
+      a bundle, file or folder (BUNDLE#NAME: one of its models)
+
+    Every file is read once; hashes are computed on the way. An interrupted pack leaves nothing that looks
+    like a bundle.
     """
-    place = locate.Located.parse(source)
-    store = locate.source(place.text)
-    models = locate.choose(store.models(), [place.pick] if place.pick else [], source)
-    if name is not None:
-        if len(models) > 1:
-            raise Usage("--name needs a single model", where=source, advice="Pick one with SOURCE#NAME.")
-        models = [changed(models[0], name=name)]
     if as_json and output == "-":
         raise Usage("--json and -o - would both write to standard output")
-    for remark in locate.remarks(store):
-        if remark in REMARKS:
-            warn(REMARKS[remark])
     with Progress(quiet=quiet) as progress:
+        found = gather(source, look=Installed.here(from_), name=name, quantize=quantize, report=progress)
+        progress.rest()
+        _tell(found, quiet)
         target, receipts = asking(
             lambda yes: (
                 kept := locate.bundle_target(output, replace=yes),
-                copy(store, models, kept, progress),
+                copy(found.source, found.models, kept, progress),
             ),
             replace,
             progress.rest,
@@ -65,17 +91,46 @@ def command(source: str, output: str, name: Name | None, replace: bool, as_json:
     fingerprint = target.fingerprint if isinstance(target, Identified) else None
     if as_json:
         result_json(
-            {"bundle": output, "fingerprint": str(fingerprint), "models": [one.to_json() for one in receipts]}
+            {
+                "bundle": output,
+                "fingerprint": str(fingerprint),
+                "models": [one.to_json() for one in receipts],
+                "left_out": [{"what": what, "why": str(why)} for what, why in found.left_out],
+            }
         )
-        return
-    say = partial(talk, quiet=quiet) if output == "-" else result
-    if not any(receipt.sent for receipt in receipts):
-        talk(f"{output} holds just this already; its blobs were not read again (verify does).", quiet=quiet)
-    for line in bundle_lines(output, fingerprint) if fingerprint is not None else ():
-        say(line)
-    for line in table([_row(one) for one in receipts], "  "):
-        say(line)
+    else:
+        say = partial(talk, quiet=quiet) if output == "-" else result
+        if not any(receipt.sent for receipt in receipts):
+            talk(f"{output} has just this already; its blobs were not read again (verify does).", quiet=quiet)
+        for line in bundle_lines(output, fingerprint) if fingerprint is not None else ():
+            say(line)
+        for line in table([_row(one) for one in receipts], "  "):
+            say(line)
+        if any(isinstance(one.model.document, Recipe) for one in receipts):
+            talk("recipe: a server makes the model, and gives it an ID of its own", quiet=quiet)
+    if found.left_out:
+        for _, why in found.left_out:
+            complain(why)
+        count = len(found.left_out)
+        raise Partly(
+            f"{counted(count, 'model')} of the directory left out, {len(receipts)} packed",
+            failed=dict(found.left_out),
+            done=receipts,
+        )
+
+
+def _tell(found: Gathered, quiet: bool) -> None:
+    for name, place in found.found:
+        talk(f"{name} is in {place}", quiet=quiet)
+    several = len(found.models) > 1
+    for name, remark in found.remarks:
+        if remark in REMARKS:
+            warn(f"{name}: {REMARKS[remark]}" if several else REMARKS[remark])
+    for note in found.notes:
+        warn(note)
 
 
 def _row(receipt: Receipt) -> list[str]:
-    return [str(receipt.name), receipt.model.document.id.short, size(receipt.model.size)]
+    document = receipt.model.document
+    known = "recipe" if isinstance(document, Recipe) else document.id.short
+    return [str(receipt.name), known, size(receipt.model.size)]

@@ -1,65 +1,157 @@
-"""What is in a store: models, layers, sizes, and what their GGUFs say."""
+"""What is in a store: its models, what they share, what their GGUFs say, the Modelfile of each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from modelpack.documents.gguf import read_gguf
 from modelpack.documents.gguf_header import Gguf
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
-from modelpack.errors import ModelpackError
+from modelpack.errors import ModelpackError, NotFound
 from modelpack.hands.hashing import blamed
 from modelpack.stores import Identified, Source
 from modelpack.stores.files import LooseGguf
 from modelpack.stores.models_dir import ModelsDir
+from modelpack.stores.models_dir_scan import Stray
+from modelpack.verbs.locate import choose
 from modelpack.words.blob import ADAPTER, DRAFT, MODEL, PROJECTOR, Blob
 from modelpack.words.digest import Digest
 
-_GGUFS = (MODEL, PROJECTOR, ADAPTER, DRAFT)
+GGUFS = (MODEL, PROJECTOR, ADAPTER, DRAFT)
+"""Layers of an image that are GGUFs."""
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """A store's kind, its fingerprint where it is a bundle, its models, and files that are wrong."""
+    """A store's kind, its fingerprint where it is a bundle, its models, and what is wrong or odd about it."""
 
     kind: str
     fingerprint: Digest | None
     models: tuple[Model, ...]
+    """Those that were asked for."""
+    beside: tuple[Model, ...] = ()
+    """The others of the store."""
     problems: tuple[ModelpackError, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """Sentences about what is odd and no damage: files that belong to no model."""
     gguf: Gguf | None = None
     """The header, where the store is one loose GGUF (which may be no model: a shard, an adapter)."""
 
 
-def inspect(source: Source) -> Inspected:
-    """What *source* holds; no blob is read. Raises what keeps the documents from being read."""
-    fingerprint = source.fingerprint if isinstance(source, Identified) else None
+def inspect(source: Source, names: Sequence[str] = ()) -> Inspected:
+    """What *source* holds; of its models those of *names*, or all. No blob is read.
+
+    The blobs of a models directory are looked at by name and size. Raises what keeps the documents from being
+    read, and NotFound for a name that is not there.
+    """
     if isinstance(source, ModelsDir):
-        found = list(source.scan())
-        return Inspected(
-            "models directory",
-            None,
-            tuple(one for one in found if isinstance(one, Model)),
-            tuple(one for one in found if isinstance(one, ModelpackError)),
-        )
+        return _directory(source, names)
     if isinstance(source, LooseGguf):
         gguf = source.gguf
         try:
-            return Inspected("GGUF", None, tuple(source.models()), gguf=gguf)
+            models = source.models()
         except ModelpackError as error:
-            return Inspected("GGUF", None, (), (error,), gguf)
-    return Inspected("bundle", fingerprint, tuple(source.models()))
+            return Inspected("GGUF", None, (), problems=(error,), gguf=gguf)
+        return Inspected("GGUF", None, tuple(choose(models, names, source.path)), gguf=gguf)
+    chosen, beside = _chosen(source.models(), names)
+    if isinstance(source, Identified):
+        return Inspected("bundle", source.fingerprint, chosen, beside)
+    return Inspected("collection of loose files", None, chosen, beside)
+
+
+def _chosen(models: Sequence[Model], names: Sequence[str]) -> tuple[tuple[Model, ...], tuple[Model, ...]]:
+    if not names:
+        return tuple(models), ()
+    chosen = choose(models, names, "")
+    picked = {id(model) for model in chosen}
+    return tuple(chosen), tuple(model for model in models if id(model) not in picked)
+
+
+def _directory(source: ModelsDir, names: Sequence[str]) -> Inspected:
+    found = list(source.scan())
+    models = [one for one in found if isinstance(one, Model)]
+    strays = [one for one in found if isinstance(one, Stray)]
+    problems = [one for one in found if isinstance(one, ModelpackError) and not isinstance(one, Stray)]
+    try:
+        chosen, beside = _chosen(models, names)
+    except NotFound as error:
+        if problems:
+            error.advice = f"Or is it one that cannot be read? {problems[0].where}: {problems[0].what}"
+        raise
+    problems = [] if names else problems  # what is wrong with others does not touch those that are asked for
+    unread = bool(problems)
+    left: list[str] = []
+    try:
+        faults, left = source.look(chosen)
+        problems += _used_by(faults, chosen)
+    except ModelpackError as error:
+        problems += [error] if chosen else []
+    remarks = () if names else (*_on_manifests(strays, source.path), *_on_blobs(left, unread))
+    return Inspected("models directory", None, chosen, beside, tuple(problems), remarks)
+
+
+def _used_by(
+    faults: Sequence[tuple[Blob, ModelpackError]], models: Sequence[Model]
+) -> Iterator[ModelpackError]:
+    users: dict[object, list[str]] = {blob.id: [] for blob, _ in faults}
+    for model in models if users else ():
+        for blob in model.blobs:
+            if blob.id in users:
+                users[blob.id].append(str(model.name))
+    for blob, error in faults:
+        error.what += f" (used by {_some(users[blob.id])})"
+        yield error
+
+
+def _on_manifests(strays: Sequence[Stray], path: os.PathLike[str]) -> Iterator[str]:
+    if strays:
+        shown = _some([os.path.relpath(one.where, path) for one in strays])
+        advice = next((f" {one.advice}" for one in strays if one.advice), "")
+        yield f"{_files(strays)} in manifests/ that are no manifests: {shown}.{advice}"
+
+
+def _on_blobs(left: Sequence[str], unread: bool) -> Iterator[str]:
+    unfinished = [name for name in left if "-partial" in name]  # server/download.go of Ollama
+    others = [name for name in left if "-partial" not in name]
+    if unfinished:
+        yield f"{_files(unfinished)} in blobs/ of pulls that did not end: {_some(unfinished)}."
+    if others:
+        doubt = " (a manifest that cannot be read may)" if unread else ""
+        yield f"{_files(others)} in blobs/ that no model here names{doubt}: {_some(others)}."
+
+
+def _files(some: Sequence[object]) -> str:
+    return "1 file" if len(some) == 1 else f"{len(some)} files"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def ggufs(source: Source, model: Model) -> Sequence[tuple[Blob, Gguf | ModelpackError]]:
-    """The header of every GGUF among the layers of *model*, or why it cannot be read."""
-    found: list[tuple[Blob, Gguf | ModelpackError]] = []
-    layers = model.document.of_kind(*_GGUFS) if isinstance(model.document, Image) else ()
-    for blob in layers:
-        try:
-            with source.open(blob) as reader, blamed(blob):
-                found.append((blob, read_gguf(reader, blob.size)))
-        except ModelpackError as error:
-            found.append((blob, error))
-    return found
+    """The header of every GGUF that *model* names, or why it cannot be read."""
+    return [(blob, gguf_of(source, blob)) for blob in gguf_blobs(model)]
+
+
+def gguf_blobs(model: Model) -> tuple[Blob, ...]:
+    """The blobs of *model* that should be GGUFs: by media type in an image, by name in a recipe."""
+    document = model.document
+    if isinstance(document, Image):
+        return document.of_kind(*GGUFS)
+    return tuple(file for file in document.files if (file.title or "").lower().endswith(".gguf"))
+
+
+def gguf_of(source: Source, blob: Blob, *, arrays: bool = False) -> Gguf | ModelpackError:
+    """The header of *blob*, with all of its *arrays* where they are asked for; or why it cannot be read."""
+    try:
+        # A lone GGUF can be read also where it is no model; and a shard, alone.
+        own = source.file if isinstance(source, LooseGguf) and blob.key == source.file.key else None
+        opened = own.open() if own is not None else source.open(blob)
+        with opened as reader, blamed(blob):
+            return read_gguf(reader, blob.size, arrays=arrays)
+    except ModelpackError as error:
+        return error

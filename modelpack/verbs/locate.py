@@ -9,26 +9,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelpack.documents.config import Remark, remarks_on
-from modelpack.documents.gguf import read_gguf
-from modelpack.documents.model import Model
+from modelpack.documents.model import Model, by_base
 from modelpack.errors import NotFound, Refused, Unsupported, Usage
-from modelpack.hands.bytes import FileReader, StreamReader
-from modelpack.hands.hashing import blamed
+from modelpack.hands.bytes import StreamReader
 from modelpack.hands.system import binary
 from modelpack.stores import Source, Target
 from modelpack.stores.archive import Archive
-from modelpack.stores.files import LooseGguf
+from modelpack.stores.files import LooseFiles, LooseGguf
 from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.pipe import PipeSource, PipeTarget
+from modelpack.stores.plain import PlainFolder
+from modelpack.verbs.installed import Installed
+from modelpack.verbs.marks import Loose, store_in, store_of
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
-from modelpack.words.reader import fill
+from modelpack.words.report import Report, silent
 
 _STDIN = "standard input"
 _URL = re.compile(r"(https?|oci)://", re.ASCII | re.IGNORECASE)
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}(/\S*)?", re.ASCII)
+_PATH = re.compile(r"\.{1,2}([/\\]|$)|[/\\~]|[A-Za-z]:[/\\]", re.ASCII)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://", re.ASCII)
 # What systems put on a fresh volume, and what a bundle's own pack leaves when it is killed.
 _VOLUME = {
@@ -45,27 +46,76 @@ _COMPRESSED = {".gz": "gzip", ".tgz": "gzip", ".zip": "zip", ".zst": "zstd", ".x
 
 @dataclass(frozen=True)
 class Located:
-    """A locator taken apart: the store's own words, and the model that `#NAME` picks."""
+    """A locator taken apart: the store's own words, and the model that `#NAME` picks.
+
+    The name of an installed model comes out as the models directory that has it: `installed` is true then.
+    """
 
     text: str
     pick: str | None
+    installed: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> Located:
-        """Split *text* at its `#`, unless a file is named just so."""
-        place, mark, pick = text.rpartition("#")
-        if not mark or (os.path.lexists(text) and not _URL.match(text)):
+    def parse(cls, text: str, look: Installed | None = None) -> Located:
+        """Split *text* at its `#`, unless a file is named just so; a name alone is looked up in *look*.
+
+        Usage where a word is both a path and a model; NotFound where it is neither.
+        """
+        look = look or Installed.here()
+        there = not _URL.match(text) and os.path.lexists(os.path.expanduser(text))
+        if there and not _PATH.match(text) and look.names(text):
+            raise Usage(
+                f"{text!r} is a file here, and an installed model",
+                advice=f"Write ./{text} for the file, or {Name.parse(text)} for the model.",
+            )
+        if there or text == "-":
             return cls(text, None)
-        if not place or not pick:
-            raise Usage(f"{text!r} is not a locator", advice="Write LOCATOR#NAME to pick one model.")
-        return cls(place, pick)
+        place, mark, pick = text.rpartition("#")
+        if mark:
+            if not place or not pick:
+                raise Usage(f"{text!r} is not a locator", advice="Write LOCATOR#NAME to pick one model.")
+            return cls(place, pick)
+        if _PATH.match(text) or _SCHEME.match(text) or not text:
+            return cls(text, None)
+        try:
+            store, model = look.get(Name.parse(text))
+        except (Usage, NotFound) as error:
+            advice = error.advice if isinstance(error, NotFound) else ""
+            what = "no such file or directory"
+            raise NotFound(
+                f"{what}, and {error.what}" if advice else what, where=text[:200], advice=advice
+            ) from None
+        return cls(str(store.path), model.name.full, installed=True)
 
 
-def source(text: str, *, expect: Digest | None = None) -> Source:
-    """The store that *text* names: a GGUF, a bundle (file, folder, `-` for a pipe) or a models directory.
+def source(
+    text: str,
+    *,
+    expect: Digest | None = None,
+    look: Installed | None = None,
+    quantize: str | None = None,
+    report: Report = silent,
+) -> Source:
+    """The store that *text* names: a bundle (file, folder, `-` for a pipe), a models directory, loose files.
 
-    Content decides, never a suffix. Raises NotFound, Unsupported, Corrupt or Usage with what it saw there.
+    Loose files are a GGUF (with its shards), a Modelfile (its base looked up in *look*), a folder of either,
+    a Hugging Face snapshot, an unpacked model (its files hashed, with *report*, to see whether they still
+    fit). *quantize* makes a recipe of loose files. Content decides, never a suffix. Raises NotFound,
+    Unsupported, Corrupt or Usage with what it saw there.
     """
+    found = _source(text, expect, Loose(look or Installed.here(), quantize, report))
+    if quantize is not None and not isinstance(found, LooseFiles | LooseGguf):
+        raise Usage(
+            "--quantize is for GGUFs and safetensors that are not installed yet",
+            where=text,
+            advice="In Ollama: `ollama create NEW -f Modelfile --quantize …`, and pack that.",
+        )
+    if expect is not None and not isinstance(found, Archive | FolderBundle | PipeSource):
+        raise Usage("has no fingerprint to expect: it is not a bundle", where=text)
+    return found
+
+
+def _source(text: str, expect: Digest | None, loose: Loose) -> Source:
     if text == "-":
         return PipeSource(StreamReader(binary(sys.stdin.fileno()), _STDIN), _STDIN, expect=expect)
     if _URL.match(text):
@@ -78,15 +128,12 @@ def source(text: str, *, expect: Digest | None = None) -> Source:
     if not os.path.lexists(path):
         raise NotFound("no such file or directory", where=text)
     if path.is_dir():
-        return _directory(path, expect)
+        return store_in(path, expect, loose)
     if path.is_fifo():  # as a shell's <(command) is
         return PipeSource(StreamReader(os.open(path, os.O_RDONLY), text), text, expect=expect)
     if not path.is_file():
         raise NotFound("is neither a file nor a directory (or a link that leads nowhere)", where=text)
-    found = _file(path, expect)
-    if expect is not None and not isinstance(found, Archive):
-        raise Usage("has no fingerprint to expect: it is not a bundle", where=text)
-    return found
+    return store_of(path, expect, loose)
 
 
 def _path(text: str) -> Path:
@@ -110,40 +157,6 @@ def _strangers(path: Path, known: set[str]) -> list[str]:
     return sorted(
         name for name in names if name not in known | _VOLUME and not name.startswith((".Trash", "._"))
     )
-
-
-def _directory(path: Path, expect: Digest | None) -> Source:
-    marks: list[tuple[str, Source]] = []
-    if (path / "oci-layout").exists() or (path / "index.json").exists():
-        marks.append(("oci-layout: a bundle", FolderBundle(path, expect=expect)))
-    if (path / "manifests").is_dir() and (path / "blobs").is_dir():
-        marks.append(("manifests/ and blobs/: a models directory", ModelsDir(path)))
-    ggufs = sorted(one.name for one in path.iterdir() if one.name.lower().endswith(".gguf"))
-    if len(marks) > 1:
-        listed = "; ".join(mark for mark, _ in marks)
-        raise Usage(f"is several things at once: {listed}", where=path, advice="Move one of them away.")
-    if marks:
-        if expect is not None and not isinstance(marks[0][1], FolderBundle):
-            raise Usage("has no fingerprint to expect: it is not a bundle", where=path)
-        return marks[0][1]
-    if ggufs:
-        shown = ", ".join(ggufs[:5]) + (", …" if len(ggufs) > 5 else "")
-        raise Usage(f"is a directory of GGUF files ({shown})", where=path, advice="Name one of them.")
-    raise NotFound(
-        "is neither a bundle (oci-layout) nor a models directory (manifests/ and blobs/)", where=path
-    )
-
-
-def _file(path: Path, expect: Digest | None) -> Source:
-    with FileReader.at(path) as reader:
-        head = memoryview(bytearray(512))
-        count = fill(reader, head)
-    if bytes(head[257:262]) == b"ustar" or (count and path.suffix == ".tar"):
-        return Archive(path, expect=expect)
-    if bytes(head[:4]) != b"GGUF":  # whatever it is, the reader of GGUFs knows its first bytes and says so
-        with FileReader.at(path) as reader, blamed(path):
-            read_gguf(reader, reader.size)
-    return LooseGguf(path)
 
 
 def bundle_target(text: str, *, replace: bool = False) -> Target:
@@ -177,6 +190,16 @@ def bundle_target(text: str, *, replace: bool = False) -> Target:
                 advice="Name a new or an empty folder, or an existing bundle.",
             )
     return FolderBundle(path, replace=replace)
+
+
+def plain_target(
+    text: str, source: Source | None = None, *, modelfile: bool = True, replace: bool = False
+) -> Target:
+    """Where `unpack` writes plain files: a directory, made where it is missing."""
+    path = _path(text)
+    if _URL.match(text) or (os.path.lexists(path) and not path.is_dir()):
+        raise Usage("is no directory", where=text, advice="Name a new or an empty directory.")
+    return PlainFolder(path, source=source, modelfile=modelfile, replace=replace)
 
 
 def target(text: str | None, source: Source | None = None, *, replace: bool = False) -> Target:
@@ -219,23 +242,20 @@ def server(url: str | None, source: Source | None = None, *, replace: bool = Fal
     return ServerCreate(Ollama(url), replace=replace, source=source)
 
 
-def remarks(store: Source) -> frozenset[Remark]:
-    """What is worth a warning before *store* is packed."""
-    return remarks_on(store.gguf) if isinstance(store, LooseGguf) else frozenset()
-
-
 def choose(models: Sequence[Model], names: Sequence[str], where: object) -> list[Model]:
-    """The models named (all where none is); NotFound lists what there is."""
+    """The models named (all where none is), each recipe after its base; NotFound lists what there is."""
     if not names:
         if not models:
             raise NotFound("holds no model", where=where)
-        return list(models)
+        return by_base(models)
     chosen: list[Model] = []
     for name in names:
-        folded = Name.parse(name).folded
-        found = [model for model in models if model.name.folded == folded]
+        wanted = Name.parse(name)
+        found = [model for model in models if model.name == wanted]  # names may differ in case alone
+        found = found or [model for model in models if model.name.folded == wanted.folded]
         if not found:
             there = ", ".join(str(model.name) for model in models[:10]) or "nothing"
-            raise NotFound(f"has no model {name!r}; it has: {there}", where=where)
+            more = f", and {len(models) - 10} more" if len(models) > 10 else ""
+            raise NotFound(f"has no model {name!r}; it has: {there}{more}", where=where)
         chosen += [model for model in found if model not in chosen]
-    return chosen
+    return by_base(chosen)

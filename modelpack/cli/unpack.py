@@ -1,0 +1,172 @@
+"""`modelpack unpack`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+
+import click
+
+from modelpack.cli.load import _failed_json
+from modelpack.cli.options import expect_option, json_option, quiet_option
+from modelpack.cli.progress import Progress
+from modelpack.cli.talk import asking, bundle_lines, complain, counted, result, result_json, table, talk, warn
+from modelpack.documents.receipt import Receipt
+from modelpack.documents.recipe import Recipe
+from modelpack.errors import ModelpackError, Partly
+from modelpack.stores import Identified
+from modelpack.stores.plain import MODELFILE, PlainFolder, Record
+from modelpack.verbs import locate
+from modelpack.verbs.transfer import copy
+from modelpack.words.blob import ADAPTER, DRAFT, MODEL, PROJECTOR
+from modelpack.words.digest import Digest
+from modelpack.words.name import Name
+from modelpack.words.text import size
+
+_OPTIONS = {MODEL: "-m", PROJECTOR: "--mmproj", ADAPTER: "--lora", DRAFT: "-md"}
+"""How llama-server takes a GGUF of each kind."""
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  modelpack unpack qwen3.tar qwen3/
+  modelpack unpack models.tar out/ qwen3:8b
+  modelpack unpack models.tar#qwen3:8b qwen3/
+  ssh host cat qwen3.tar | modelpack unpack - qwen3/"""
+)
+@click.argument("bundle")
+@click.argument("directory")
+@click.argument("model", nargs=-1)
+@click.option("--no-modelfile", is_flag=True, help="Write no Modelfile, as where it cannot hold a text.")
+@click.option("--replace", is_flag=True, help="Replace another model, and files of the same names.")
+@expect_option
+@json_option
+@quiet_option
+def command(
+    bundle: str,
+    directory: str,
+    model: tuple[str, ...],
+    no_modelfile: bool,
+    replace: bool,
+    expect: Digest | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Unpack models from a BUNDLE into plain files, for llama.cpp and LM Studio.
+
+    One model lies right in DIRECTORY: its GGUFs, Modelfile and licences; documents/ has the rest of it.
+    Several get a folder each. `modelpack pack DIRECTORY` makes the same model again, with the same ID, as
+    long as no file was changed. All models are unpacked, or those named. `-` reads the bundle from a pipe.
+    """
+    place = locate.Located.parse(bundle)
+    source = locate.source(place.text, expect=expect)
+    chosen = locate.choose(source.models(), [*model, *([place.pick] if place.pick else [])], bundle)
+    fingerprint = source.fingerprint if isinstance(source, Identified) else None
+    for line in bundle_lines(bundle, fingerprint) if fingerprint is not None else ():
+        talk(line, quiet=quiet)
+    partly: Partly | None = None
+    with Progress(quiet=quiet) as progress:
+        try:
+            receipts = asking(
+                lambda yes: copy(
+                    source,
+                    chosen,
+                    locate.plain_target(directory, source, modelfile=not no_modelfile, replace=yes),
+                    progress,
+                ),
+                replace,
+                progress.rest,
+            )
+        except Partly as error:
+            partly = error
+            receipts = [one for one in error.done if isinstance(one, Receipt)]
+    records = _records(directory) if receipts else {}
+    failed = partly.failed if partly is not None else {}
+    if as_json:
+        result_json(
+            {
+                "directory": directory,
+                "fingerprint": str(fingerprint) if fingerprint is not None else None,
+                "models": [one.to_json() | _json(records[one.name.folded]) for one in receipts],
+                "failed": _failed_json(failed),
+            }
+        )
+    else:
+        _show(receipts, records, failed, directory, quiet)
+    if partly is not None:
+        raise partly
+
+
+def _records(directory: str) -> dict[str, Record]:
+    """What was unpacked there, by the folded name of the model."""
+    plain = locate.plain_target(directory)
+    records = plain.records if isinstance(plain, PlainFolder) else ()
+    return {record.model.name.folded: record for record in records}
+
+
+def _json(record: Record) -> dict[str, object]:
+    return {
+        "folder": record.folder,
+        "files": {
+            path: {"digest": str(blob.digest), "size": blob.size, "media_type": blob.media_type}
+            for path, blob in record.files.items()
+        },
+        "modelfile": str(record.modelfile) if record.modelfile is not None else None,
+    }
+
+
+def _show(
+    receipts: Sequence[Receipt],
+    records: Mapping[str, Record],
+    failed: Mapping[str, ModelpackError],
+    directory: str,
+    quiet: bool,
+) -> None:
+    for one in receipts:
+        record = records[one.name.folded]
+        there = "" if one.sent else "  (was there already; its files were not read again)"
+        result(f"{one.name}  {one.model.document.id.short}  {os.path.join(directory, record.folder)}{there}")
+        for line in table(_rows(record, directory), "  "):
+            result(line)
+        if one.note:
+            warn(f"{one.name}: {one.note}")
+    for name, error in failed.items():
+        complain(type(error)(error.what, where=error.where or Name.parse(name), advice=error.advice))
+    for line in _uses(records[receipts[0].name.folded], directory) if receipts else ():
+        talk(line, quiet=quiet)
+
+
+def _rows(record: Record, directory: str) -> list[list[str]]:
+    named = {path: blob for path, blob in record.files.items() if not path.startswith("documents/")}
+    rows = [[path, size(blob.size)] for path, blob in named.items()]
+    if record.modelfile is not None:
+        rows.append([MODELFILE, size(os.path.getsize(_path(directory, record, MODELFILE)))])
+    others = [blob.size for path, blob in record.files.items() if path not in named]
+    return [*rows, ["documents/", f"{counted(len(others) + 2, 'file')}, {size(sum(others))} of blobs"]]
+
+
+def _uses(record: Record, directory: str) -> list[str]:
+    """How llama.cpp and Ollama take *record*, as far as they can."""
+    lines = []
+    ggufs = [
+        (_OPTIONS[blob.media_type], path)
+        for path, blob in record.files.items()
+        if blob.media_type in _OPTIONS
+    ]
+    if any(option == "-m" for option, _ in ggufs):
+        ggufs.sort(key=lambda one: list(_OPTIONS.values()).index(one[0]))
+        words = [word for option, path in ggufs for word in (option, _path(directory, record, path))]
+        lines.append(f"llama.cpp: {shlex.join(['llama-server', *words])}")
+    if record.modelfile is not None:
+        words = ["ollama", "create", str(record.model.name), "-f", _path(directory, record, MODELFILE)]
+        document = record.model.document
+        if isinstance(document, Recipe) and isinstance(kind := document.body.get("quantize"), str):
+            words += ["--quantize", kind]
+        lines.append(f"Ollama:    {shlex.join(words)}")
+    return lines
+
+
+def _path(directory: str, record: Record, path: str) -> str:
+    return os.path.join(directory, record.folder, *path.split("/"))

@@ -1,0 +1,143 @@
+"""What is to be packed: models of one source or several, and what is worth saying about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from modelpack.documents.config import Remark
+from modelpack.documents.image import Image
+from modelpack.documents.model import Model, base_of, by_base
+from modelpack.errors import ModelpackError, NotFound, Refused, Unsupported, Usage
+from modelpack.stores import OneWay, Source
+from modelpack.stores.files import LooseFiles, LooseGguf
+from modelpack.stores.models_dir import ModelsDir
+from modelpack.stores.models_dir_scan import Stray
+from modelpack.stores.wrappers import Joined
+from modelpack.verbs import locate
+from modelpack.verbs.installed import Installed
+from modelpack.words.blob import MODEL, TENSOR
+from modelpack.words.name import Name
+from modelpack.words.report import Report, silent
+
+
+@dataclass
+class Gathered:
+    """The source of *models*, and what whoever packs them should know.
+
+    `found` are models directories in which a name was found; `left_out` are models of a whole directory that
+    cannot be had, and why.
+    """
+
+    source: Source
+    models: list[Model]
+    remarks: list[tuple[Name, Remark]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    found: list[tuple[Name, str]] = field(default_factory=list)
+    left_out: list[tuple[str, ModelpackError]] = field(default_factory=list)
+
+
+def gather(
+    texts: Sequence[str],
+    *,
+    look: Installed,
+    name: Name | None = None,
+    quantize: str | None = None,
+    report: Report = silent,
+) -> Gathered:
+    """The models that *texts* name (locators, names of installed models), as one source.
+
+    A single one may be given another *name*. Raises Refused where two have the same name, or recipes are made
+    from each other in a circle; what a model that was named raises; of a whole models directory only where
+    nothing is left of it.
+    """
+    parts: list[tuple[Source, list[Model]]] = []
+    result = Gathered(Joined(()), [])
+    for text in texts:
+        place = locate.Located.parse(text, look)
+        store = locate.source(place.text, look=look, quantize=quantize, report=report)
+        if isinstance(store, OneWay) and len(texts) > 1:
+            raise Usage("a pipe cannot be packed together with others", advice="Save it to a file first.")
+        if isinstance(store, ModelsDir) and place.pick is None:
+            chosen = _whole(store, result)
+        else:
+            chosen = locate.choose(store.models(), [place.pick] if place.pick else [], text)
+            for model in chosen:
+                _check_carried(model)
+        if place.installed:
+            result.found += [(model.name, place.text) for model in chosen]
+        if isinstance(store, LooseFiles | LooseGguf):
+            result.remarks += [(store.model.name, remark) for remark in sorted(store.remarks)]
+            result.notes += store.notes
+        parts.append((store, chosen))
+    if name is not None:
+        if sum(len(models) for _, models in parts) > 1:
+            raise Usage("--name needs a single model", advice="Pick one with SOURCE#NAME.")
+        parts = [(store, [replace(model, name=name) for model in models]) for store, models in parts]
+    result.source = parts[0][0] if len(parts) == 1 else Joined(parts)
+    result.models = _together(parts, texts)
+    result.notes += _bases(result.models)
+    return result
+
+
+def _whole(store: ModelsDir, result: Gathered) -> list[Model]:
+    """All models of a directory that can be carried; the others are told of."""
+    good: list[Model] = []
+    for found in store.scan():
+        if isinstance(found, ModelpackError):
+            if not isinstance(found, Stray):
+                result.left_out.append((found.where, found))
+            continue
+        try:
+            _check_carried(found)
+            twins = [one.name for one in good if one.name.folded == found.name.folded]
+            if twins:
+                raise Refused(f"is {twins[0]} to Ollama, which does not tell them apart", where=found.name)
+            for blob in found.blobs:
+                with store.open(blob):
+                    pass
+        except ModelpackError as error:
+            result.left_out.append((str(found.name), error))
+        else:
+            good.append(found)
+    if not good:
+        raise result.left_out[0][1] if result.left_out else NotFound("holds no model", where=store.path)
+    return good
+
+
+def _check_carried(model: Model) -> None:
+    if isinstance(model.document, Image) and not model.document.of_kind(MODEL, TENSOR):
+        raise Unsupported(
+            "has no weights of its own: it runs on another host (a cloud model), there is nothing to carry",
+            where=model.name,
+        )
+
+
+def _together(parts: Sequence[tuple[Source, Sequence[Model]]], texts: Sequence[str]) -> list[Model]:
+    seen: dict[str, tuple[Model, str]] = {}
+    for (_, models), text in zip(parts, texts, strict=True):
+        for model in models:
+            if model.name.folded in seen:
+                other, place = seen[model.name.folded]
+                raise Refused(
+                    f"two models have the name {model.name}"
+                    + (f" and {other.name}, to Ollama the same" if other.name != model.name else "")
+                    + (f": of {place} and of {text}" if place != text else f" in {text}"),
+                    advice="Pack one of them alone first, with --name for another name, and give that bundle "
+                    "as a SOURCE.",
+                )
+            seen[model.name.folded] = (model, text)
+    return by_base([model for model, _ in seen.values()])
+
+
+def _bases(models: Sequence[Model]) -> list[str]:
+    named = {model.name.folded for model in models}
+    said = []
+    for model in models:
+        base = base_of(model)
+        if base is not None and base.folded not in named:
+            said.append(
+                f"{model.name} is made FROM {base}, which is not packed with it: {base} must be installed on "
+                "the server that it is loaded to."
+            )
+    return said
