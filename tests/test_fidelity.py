@@ -1,0 +1,180 @@
+"""docs/fidelity.md: what arrives, for each kind of source and each target, found by doing it.
+
+`MODELPACK_WRITE_DOCS=1 pytest tests/test_fidelity.py` writes the table anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import FIXTURES, ROOT, MemoryStore
+
+from modelpack.depot.app import Depot
+from modelpack.depot.serve import running
+from modelpack.documents.model import Model
+from modelpack.errors import ModelpackError, Refused
+from modelpack.hands.ollama import Ollama
+from modelpack.stores import Source, Target
+from modelpack.stores.archive import Archive
+from modelpack.stores.folder import FolderBundle
+from modelpack.stores.models_dir import ModelsDir
+from modelpack.stores.plain import PlainFolder
+from modelpack.stores.server_create import ServerCreate
+from modelpack.verbs.gather import gather
+from modelpack.verbs.installed import Installed
+from modelpack.verbs.transfer import copy, settle
+from modelpack.words.blob import LICENSE, MODEL, PARAMS, SYSTEM, TEMPLATE, TENSOR
+from modelpack.words.name import Name
+
+PAGE = ROOT / "docs" / "fidelity.md"
+WEIGHTS = (FIXTURES / "tiny-llama.gguf").read_bytes()
+
+
+def installed(place: Path) -> Installed:
+    """A models directory with one model, as pulled, and one of safetensors in Ollama's own form."""
+    store = MemoryStore()
+    store.image(
+        "base", (MODEL, WEIGHTS), (TEMPLATE, b"{{ .Prompt }}"), (LICENSE, b"MIT"), (PARAMS, b'{"top_k":1}\n')
+    )
+    store.image("mlx", (TENSOR, b"weights"), config=b'{"model_format":"safetensors"}')
+    copy(store, store.models(), ModelsDir(place))
+    return Installed((place,))
+
+
+def gguf(place: Path) -> list[str]:
+    shutil.copy(FIXTURES / "tiny-llama.gguf", place / "one.gguf")
+    return [str(place / "one.gguf")]
+
+
+def shards(place: Path) -> list[str]:
+    for one in FIXTURES.glob("tiny-llama-0*.gguf"):
+        shutil.copy(one, place)
+    return [str(place / "tiny-llama-00001-of-00003.gguf")]
+
+
+def modelfile(place: Path, *lines: str) -> list[str]:
+    for one in FIXTURES.glob("tiny-l*a.gguf"):
+        shutil.copy(one, place)
+    (place / "Modelfile").write_text(
+        "\n".join(lines or ("FROM tiny-llama.gguf", "SYSTEM hello", "LICENSE MIT"))
+    )
+    return [str(place)]
+
+
+def snapshot(place: Path) -> list[str]:
+    header = json.dumps({"w": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    (place / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"1234")
+    (place / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    return [str(place)]
+
+
+def unpacked(place: Path) -> list[str]:
+    store = MemoryStore()
+    store.image("u", (MODEL, WEIGHTS), (SYSTEM, b"hello"))
+    copy(store, store.models(), PlainFolder(place / "u", source=store))
+    return [str(place / "u")]
+
+
+def edited(place: Path) -> list[str]:
+    (folder,) = unpacked(place)
+    with (Path(folder) / "Modelfile").open("a") as file:
+        file.write("PARAMETER temperature 0\n")
+    return [folder]
+
+
+SOURCES: dict[str, Callable[[Path], list[str]]] = {
+    "a GGUF": gguf,
+    "a GGUF in shards (merged)": shards,
+    "a Modelfile and its files": modelfile,
+    "a Modelfile, `FROM` an installed model": lambda place: modelfile(place, "FROM base", "SYSTEM x"),
+    "an installed model": lambda _: ["base"],
+    "an installed model of safetensors": lambda _: ["mlx"],
+    "an unpacked folder as it was": unpacked,
+    "an unpacked folder that was edited": edited,
+    "a Modelfile, `FROM` a model that is elsewhere": lambda place: modelfile(
+        place, "FROM base:elsewhere", "SYSTEM x"
+    ),
+    "a Hugging Face snapshot of safetensors": snapshot,
+    "a GGUF with `--quantize`": gguf,
+}
+
+
+def to_archive(place: Path, _: Source) -> Target:
+    return Archive(place / "b.tar")
+
+
+def to_folder(place: Path, _: Source) -> Target:
+    return FolderBundle(place / "bundle")
+
+
+def to_directory(place: Path, _: Source) -> Target:
+    return ModelsDir(place / "arrived")
+
+
+def to_plain(place: Path, source: Source) -> Target:
+    return PlainFolder(place / "plain", source=source)
+
+
+TARGETS: dict[str, Callable[[Path, Source], Target]] = {
+    "bundle, one file": to_archive,
+    "bundle, folder": to_folder,
+    "models directory": to_directory,
+    "plain files (`unpack`)": to_plain,
+}
+
+
+def outcome(source: Source, model: Model, target: Target) -> str:
+    """What arrived, in the three words of the design; or why nothing did."""
+    try:
+        (receipt,) = copy(source, [model], target)
+    except ModelpackError as error:
+        if isinstance(error, Refused) and error.status == 501:  # tests/live shows these with real ones
+            return "same meaning (the depot makes none)"
+        return f"{type(error).__name__}: {error.what.partition(';')[0].partition(':')[0]}"
+    same = receipt.same_bytes and receipt.id == receipt.model.document.id
+    return "same" if same else "same meaning" if receipt.same_bytes is False else "?"
+
+
+def row(kind: str, place: Path) -> list[str]:
+    for part in ("files", "out", "depot"):
+        (place / part).mkdir()
+    look = installed(place / "models")
+    found = gather(
+        SOURCES[kind](place / "files"), look=look, quantize="Q8_0" if "--quantize" in kind else None
+    )
+    (model,) = settle(found.source, found.models)
+    cells = [kind]
+    for make in TARGETS.values():
+        cells.append(outcome(found.source, model, make(place / "out", found.source)))
+    with running(Depot(place / "depot", writable=True)) as url:
+        client = Ollama(url)
+        if "elsewhere" in kind:  # a recipe: what it is made from must be there
+            base = replace(ModelsDir(place / "models").models()[0], name=Name.parse("base:elsewhere"))
+            copy(ModelsDir(place / "models"), [base], ServerCreate(client))
+        cells.append(outcome(found.source, model, ServerCreate(client, source=found.source)))
+    return cells
+
+
+def test_the_table_is_what_happens(tmp_path: Path) -> None:
+    rows = []
+    for number, kind in enumerate(SOURCES):
+        place = tmp_path / str(number)
+        place.mkdir()
+        rows.append(row(kind, place))
+    head = ["source", *TARGETS, "server, by create"]
+    lines = [" | ".join(["", *cells, ""]).strip() for cells in (head, ["---"] * len(head), *rows)]
+    table = "\n".join(lines) + "\n"
+    text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else "<!-- table -->\n<!-- end -->\n"
+    before, _, rest = text.partition("<!-- table -->\n")
+    there, _, after = rest.partition("<!-- end -->\n")
+    if os.environ.get("MODELPACK_WRITE_DOCS"):
+        PAGE.write_text(f"{before}<!-- table -->\n{table}<!-- end -->\n{after}", encoding="utf-8")
+    elif there != table:
+        pytest.fail(f"docs/fidelity.md does not say what happens:\n{table}")
