@@ -25,6 +25,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from inspect_dir import inspecting
+from sets import sets, shards
+
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.hashing import pour
 from modelpack.verbs.hashes import hash_files
@@ -331,7 +334,7 @@ def main() -> None:
     parser.add_argument("--size", default="4GiB", type=parse_size)
     parser.add_argument("--runs", default=3, type=int)
     parser.add_argument("--dir", type=Path)
-    parser.add_argument("--only", help="hash, pack, verify, upload, start or memory")
+    parser.add_argument("--only", help="hash, pack, verify, upload, sets, inspect, start or memory")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.dir, prefix="modelpack-bench-") as name:
         folder = Path(name)
@@ -350,6 +353,11 @@ def main() -> None:
             verifying(bench, big, several)
         if bench.wants("upload"):
             uploading(bench, big)
+        if bench.wants("sets"):
+            sets(bench, big, run, MODELPACK)
+            shards(bench, given.size, run, MODELPACK, poured)
+        if bench.wants("inspect"):
+            inspecting(bench)
         for path in (big, *several):
             path.unlink()
         shutil.rmtree(folder / "several", ignore_errors=True)
