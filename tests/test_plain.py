@@ -205,6 +205,17 @@ def test_packed_again_it_is_the_same_bundle(quick: Path) -> None:
     assert (quick / "again.tar").read_bytes() == (quick / "b.tar").read_bytes()
 
 
+def test_the_same_bytes_in_several_roles(quick: Path) -> None:
+    """A file for each role, though the bytes come once."""
+    store = MemoryStore()
+    store.image("m", TINY[0], (TEMPLATE, b"MIT"), (LICENSE, b"MIT"), (SYSTEM, b"MIT"), (LICENSE, b"MIT"))
+    unpack(store, quick)
+    assert bits(PlainFolder(quick)) == bits(store)
+    assert PlainFolder(quick).fits() is None
+    names = files_of(quick)
+    assert names["LICENSE"] == names["LICENSE-2"] == names[f"documents/{Digest.of(b'MIT').file_name}"]
+
+
 @needs_shared
 @pytest.mark.parametrize("version", ["0.24", "0.33"])
 def test_recorded_models_there_and_back(version: str, quick: Path) -> None:
