@@ -21,6 +21,7 @@ from modelpack.hands.hashing import pour
 from modelpack.stores import Source
 from modelpack.stores.archive import Archive
 from modelpack.stores.models_dir import ModelsDir
+from modelpack.stores.plain import PlainFolder
 from modelpack.verbs.gather import Gathered, gather
 from modelpack.verbs.installed import Installed
 from modelpack.verbs.transfer import copy, settle
@@ -420,3 +421,32 @@ def test_a_model_that_is_deleted_while_it_is_packed(models: Path, tmp_path: Path
     with pytest.raises(NotFound, match="missing"):
         copy(found.source, found.models, Archive(tmp_path / "x.tar"))
     assert not (tmp_path / "x.tar").exists()
+
+
+def test_a_shard_that_a_link_brings_in_is_refused(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    place = tmp_path / "model"
+    place.mkdir()
+    for one in FIXTURES.glob("tiny-llama-0*.gguf"):
+        shutil.copy(one, outside)
+    shutil.copy(outside / "tiny-llama-00001-of-00003.gguf", place)
+    for number in (2, 3):
+        name = f"tiny-llama-0000{number}-of-00003.gguf"
+        (place / name).symlink_to(outside / name)
+    (place / "Modelfile").write_text("FROM ./tiny-llama-00001-of-00003.gguf\n")
+    with pytest.raises(Refused, match="lies outside"):
+        packed(place)
+
+
+def test_several_unpacked_models_are_one_source(models: Path, tmp_path: Path) -> None:
+    store = MemoryStore()
+    for name in ("one", "two"):
+        store.image(name, (MODEL, (FIXTURES / "tiny-llama.gguf").read_bytes()), (SYSTEM, name.encode()))
+    copy(store, store.models(), PlainFolder(tmp_path / "out", source=store))
+    assert [one.document for one in packed(tmp_path / "out").models] == [
+        one.document for one in PlainFolder(tmp_path / "out").models()
+    ]
+    (tmp_path / "out" / "two" / "Modelfile").write_text("FROM ./two.gguf\n")
+    with pytest.raises(Unsupported, match="two/Modelfile was changed"):
+        packed(tmp_path / "out")

@@ -10,7 +10,17 @@ import click
 
 from modelpack.cli.options import NameType, expect_option, json_option, quiet_option
 from modelpack.cli.progress import Progress
-from modelpack.cli.talk import asking, bundle_lines, complain, result, result_json, table, talk, warn
+from modelpack.cli.talk import (
+    asking,
+    bundle_lines,
+    complain,
+    failed_json,
+    result,
+    result_json,
+    table,
+    talk,
+    warn,
+)
 from modelpack.cli.words import WAYS
 from modelpack.documents.receipt import Receipt
 from modelpack.errors import ModelpackError, Partly, Unsupported, Usage
@@ -90,7 +100,7 @@ def command(
             {
                 "fingerprint": _fingerprint(source),
                 "models": [one.to_json() for one in receipts],
-                "failed": _failed_json(partly.failed) if partly else [],
+                "failed": failed_json(partly.failed) if partly else [],
             }
         )
     else:
@@ -124,7 +134,7 @@ def _show_plan(todo: Plan, requests: Sequence[dict[str, Any]], as_json: bool) ->
                 "present": [{"digest": str(one.digest), "size": one.size} for one in todo.present],
                 "bytes": todo.bytes,
                 "notes": list(todo.notes),
-                "failed": _failed_json({model.name.full: error for model, error in todo.failed}),
+                "failed": failed_json({model.name.full: error for model, error in todo.failed}),
                 "create_requests": list(requests),
             }
         )
@@ -151,13 +161,6 @@ def _show_plan(todo: Plan, requests: Sequence[dict[str, Any]], as_json: bool) ->
     for request in requests:
         result("POST /api/create")
         result_json(request)
-
-
-def _failed_json(failed: Mapping[str, ModelpackError]) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "kind": type(one).__name__, "what": one.what, "where": one.where, "advice": one.advice}
-        for name, one in failed.items()
-    ]
 
 
 def _moved(receipt: Receipt) -> str:

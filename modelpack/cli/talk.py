@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -25,6 +25,14 @@ def result_json(value: Any) -> None:
     import json
 
     click.echo(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def failed_json(failed: Mapping[str, ModelpackError]) -> list[dict[str, Any]]:
+    """Errors by the names of models, for scripts."""
+    return [
+        {"name": name, "kind": type(one).__name__, "what": one.what, "where": one.where, "advice": one.advice}
+        for name, one in failed.items()
+    ]
 
 
 def talk(text: str, *, quiet: bool = False) -> None:

@@ -8,10 +8,20 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from modelpack.cli.load import _failed_json
 from modelpack.cli.options import expect_option, json_option, quiet_option
 from modelpack.cli.progress import Progress
-from modelpack.cli.talk import asking, bundle_lines, complain, counted, result, result_json, table, talk, warn
+from modelpack.cli.talk import (
+    asking,
+    bundle_lines,
+    complain,
+    counted,
+    failed_json,
+    result,
+    result_json,
+    table,
+    talk,
+    warn,
+)
 from modelpack.documents.receipt import Receipt
 from modelpack.documents.recipe import Recipe
 from modelpack.errors import ModelpackError, Partly
@@ -90,7 +100,7 @@ def command(
                 "directory": directory,
                 "fingerprint": str(fingerprint) if fingerprint is not None else None,
                 "models": [one.to_json() | _json(records[one.name.folded]) for one in receipts],
-                "failed": _failed_json(failed),
+                "failed": failed_json(failed),
             }
         )
     else:

@@ -15,6 +15,7 @@ from modelpack.documents.gguf import Gguf
 from modelpack.documents.model import Model
 from modelpack.documents.recipe import Recipe
 from modelpack.errors import NotFound, Unsupported
+from modelpack.hands.links import within
 from modelpack.stores import Source
 from modelpack.stores.files_parts import MergedShards, Part, WholeFile, find_family
 from modelpack.words.blob import FILE, Blob
@@ -128,10 +129,13 @@ class LooseGguf:
         return self.files.learned(blob)
 
 
-def gguf_part(path: Path, file: WholeFile | None = None) -> WholeFile | MergedShards:
+def gguf_part(
+    path: Path, file: WholeFile | None = None, folder: Path | None = None
+) -> WholeFile | MergedShards:
     """The GGUF at *path*, all its shards together where it is one of several.
 
-    Raises NotFound for a missing shard, Unsupported for one whose name does not say where the others are.
+    Raises NotFound for a missing shard, Unsupported for one whose name does not say where the others are,
+    Refused where a link leads one of them out of *folder*.
     """
     file = file or WholeFile(path)
     split = file.gguf.split
@@ -145,6 +149,8 @@ def gguf_part(path: Path, file: WholeFile | None = None) -> WholeFile | MergedSh
             advice="Give all of them the names that llama.cpp gave, as "
             f"NAME-{split.no + 1:05}-of-{split.count:05}.gguf",
         )
+    for one in family if folder is not None else ():
+        within(one, folder or one.parent)
     return MergedShards(family)
 
 

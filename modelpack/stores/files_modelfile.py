@@ -144,7 +144,7 @@ class _Reading:
         parts: dict[object, WholeFile | Any] = {}
         for gguf in ggufs:
             with blamed(gguf):
-                part = gguf_part(gguf)
+                part = gguf_part(gguf, folder=gguf.parent if self._plain(command) else None)
             parts.setdefault(part.key, part)
         for part in parts.values():
             kind = DRAFT if command.name == "draft" else media_type_of(part.gguf)
@@ -178,8 +178,12 @@ class _Reading:
             if _PATHLIKE.match(text):
                 raise self._missing(command)
             return None
-        plain = not Path(text).is_absolute() and not text.startswith("~") and ".." not in Path(text).parts
-        return self._inside(path, here) if plain else path
+        return self._inside(path, here) if self._plain(command) else path
+
+    def _plain(self, command: Command) -> bool:
+        """Whether its path says that it stays in the Modelfile's folder: no link may lead out."""
+        path = Path(command.value)
+        return not path.is_absolute() and not command.value.startswith("~") and ".." not in path.parts
 
     def _inside(self, path: Path, folder: Path) -> Path:
         """*path* under its own name, once it is known that no link leads it out of *folder*."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modelpack.documents.gguf import read_gguf
 from modelpack.documents.modelfile import looks_like_modelfile
-from modelpack.errors import NotFound, Usage
+from modelpack.errors import NotFound, Unsupported, Usage
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.hashing import blamed
 from modelpack.stores import Source
@@ -57,6 +57,12 @@ class Loose:
         reason = "it is to be quantized" if self.quantize else plain.fits(self.report)
         if reason is None:
             return plain
+        if not (path / DOCUMENTS).is_file():
+            raise Unsupported(
+                f"holds unpacked models, not all of them as they were: {reason}",
+                where=path,
+                advice="Pack each of its folders as a SOURCE of its own.",
+            )
         self.report(Note(f"{path}: {reason}: packed from the Modelfile, with an ID of its own."))
         return self.modelfile(path / "Modelfile")
 
@@ -69,7 +75,7 @@ def store_in(path: Path, expect: Digest | None, loose: Loose) -> Source:
         marks.append(("oci-layout: a bundle", lambda: FolderBundle(path, expect=expect)))
     if {"manifests", "blobs"} <= names:
         marks.append(("manifests/ and blobs/: a models directory", lambda: ModelsDir(path)))
-    if (path / DOCUMENTS).is_file():
+    if (path / DOCUMENTS).is_file() or any((path / name / DOCUMENTS).is_file() for name in names):
         marks.append((f"{DOCUMENTS}: an unpacked model", lambda: loose.unpacked(path)))
     elif "Modelfile" in names:
         marks.append(("Modelfile: a model's files", lambda: loose.modelfile(path / "Modelfile")))
