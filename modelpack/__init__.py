@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from modelpack.documents.gguf_header import Gguf as Gguf
     from modelpack.documents.image import Image as Image
     from modelpack.documents.model import Model as Model
+    from modelpack.documents.modelfile import Modelfile as Modelfile
+    from modelpack.documents.modelfile import parse_modelfile as parse_modelfile
     from modelpack.documents.receipt import Receipt as Receipt
     from modelpack.documents.recipe import Recipe as Recipe
     from modelpack.errors import Corrupt as Corrupt
@@ -45,20 +47,28 @@ if TYPE_CHECKING:
     from modelpack.stores import Source as Source
     from modelpack.stores import Target as Target
     from modelpack.stores.archive import Archive as Archive
+    from modelpack.stores.files import LooseFiles as LooseFiles
     from modelpack.stores.files import LooseGguf as LooseGguf
     from modelpack.stores.folder import FolderBundle as FolderBundle
     from modelpack.stores.models_dir import ModelsDir as ModelsDir
     from modelpack.stores.pipe import PipeSource as PipeSource
     from modelpack.stores.pipe import PipeTarget as PipeTarget
+    from modelpack.stores.plain import PlainFolder as PlainFolder
     from modelpack.stores.server_create import ServerCreate as ServerCreate
+    from modelpack.stores.wrappers import Joined as Joined
+    from modelpack.verbs.gather import Gathered as Gathered
+    from modelpack.verbs.gather import gather as gather
     from modelpack.verbs.hashes import Hashed as Hashed
     from modelpack.verbs.hashes import hash_files as hash_files
     from modelpack.verbs.inspect import Inspected as Inspected
     from modelpack.verbs.inspect import inspect as inspect
+    from modelpack.verbs.installed import Installed as Installed
     from modelpack.verbs.locate import bundle_target as bundle_target
     from modelpack.verbs.locate import choose as choose
     from modelpack.verbs.locate import source as source
     from modelpack.verbs.locate import target as target
+    from modelpack.verbs.modelfiles import modelfile_of as modelfile_of
+    from modelpack.verbs.shared import shared as shared
     from modelpack.verbs.transfer import Plan as Plan
     from modelpack.verbs.transfer import copy as copy
     from modelpack.verbs.transfer import plan as plan
@@ -79,6 +89,7 @@ _HOMES = {
     "documents.gguf_header": ("Gguf",),
     "documents.image": ("Image",),
     "documents.model": ("Model",),
+    "documents.modelfile": ("Modelfile", "parse_modelfile"),
     "documents.receipt": ("Receipt",),
     "documents.recipe": ("Recipe",),
     "errors": (
@@ -88,13 +99,19 @@ _HOMES = {
     "hands.ollama": ("Ollama",),
     "stores": ("Placed", "Reader", "Session", "Source", "Target"),
     "stores.archive": ("Archive",),
-    "stores.files": ("LooseGguf",),
+    "stores.files": ("LooseFiles", "LooseGguf"),
     "stores.folder": ("FolderBundle",),
     "stores.models_dir": ("ModelsDir",),
     "stores.pipe": ("PipeSource", "PipeTarget"),
+    "stores.plain": ("PlainFolder",),
     "stores.server_create": ("ServerCreate",),
+    "stores.wrappers": ("Joined",),
+    "verbs.gather": ("Gathered", "gather"),
     "verbs.hashes": ("Hashed", "hash_files"),
     "verbs.inspect": ("Inspected", "inspect"),
+    "verbs.installed": ("Installed",),
+    "verbs.modelfiles": ("modelfile_of",),
+    "verbs.shared": ("shared",),
     "verbs.locate": ("bundle_target", "choose", "source", "target"),
     "verbs.transfer": ("Plan", "copy", "plan", "settle"),
     "verbs.verify": ("Verdict", "verify"),
