@@ -9,10 +9,10 @@ import click
 from modelpack.cli.inspect_models import model_lines, models_json, table_lines
 from modelpack.cli.options import expect_option, json_option, quiet_option
 from modelpack.cli.progress import Progress
-from modelpack.cli.talk import bundle_lines, complain, result, result_json, warn
+from modelpack.cli.talk import bundle_lines, leave_by, result, result_json, warn
 from modelpack.documents.gguf_header import Gguf
 from modelpack.documents.model import Model
-from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Unsupported, Usage
+from modelpack.errors import ModelpackError, Usage
 from modelpack.hands.hashing import blamed
 from modelpack.stores import Source
 from modelpack.verbs import locate
@@ -76,7 +76,7 @@ def command(
     for remark in found.remarks if not quiet else ():
         warn(remark)
     if found.gguf is None:
-        _leave(found.problems)
+        leave_by(found.problems)
 
 
 def _models(found: Inspected, where: str) -> Sequence[Model]:
@@ -113,7 +113,7 @@ def _modelfiles(source: Source, models: Sequence[Model], as_json: bool) -> None:
         click.echo(shown, nl=False)
         if shown != whole:
             warn("Characters that a terminal would hide or obey are written as escapes; --json has them.")
-    _leave(problems)
+    leave_by(problems)
 
 
 def _metadata(source: Source, found: Inspected, keys: Sequence[str], as_json: bool) -> None:
@@ -126,7 +126,7 @@ def _metadata(source: Source, found: Inspected, keys: Sequence[str], as_json: bo
     else:
         for line in metadata_lines(headers, in_full=bool(keys)):
             click.echo(visible(line))
-    _leave([one.header for one in headers if not isinstance(one.header, Gguf)])
+    leave_by([one.header for one in headers if not isinstance(one.header, Gguf)])
 
 
 def _show(place: str, source: Source, found: Inspected) -> None:
@@ -137,14 +137,3 @@ def _show(place: str, source: Source, found: Inspected) -> None:
     lines = model_lines(source, found) if len(found.models) < 2 else table_lines(found)
     for line in lines:
         result(line)
-
-
-def _leave(problems: Sequence[ModelpackError]) -> None:
-    """Say what is wrong, and leave by it; what could not be read is not called damaged."""
-    for problem in problems:
-        complain(problem)
-    if any(isinstance(one, Corrupt | NotFound | Refused) for one in problems):
-        raise SystemExit(Corrupt.exit_code)
-    if problems:
-        worst = Unsupported if any(isinstance(one, Unsupported) for one in problems) else Local
-        raise SystemExit(worst.exit_code)

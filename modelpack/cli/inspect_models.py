@@ -15,7 +15,7 @@ from modelpack.errors import ModelpackError
 from modelpack.stores import Source
 from modelpack.verbs.inspect import Inspected, ggufs
 from modelpack.verbs.shared import Common, shared
-from modelpack.words.blob import FILE, Blob
+from modelpack.words.blob import Blob
 from modelpack.words.text import size
 
 _WIDTH = 80
@@ -72,7 +72,7 @@ def _common_lines(common: Sequence[Common]) -> Iterator[str]:
 
 
 def _kinds(blobs: Sequence[Blob]) -> str:
-    kinds = list(dict.fromkeys(_kind(blob) for blob in sorted(blobs, key=lambda blob: -blob.size)))
+    kinds = list(dict.fromkeys(blob.kind for blob in sorted(blobs, key=lambda blob: -blob.size)))
     return ", ".join(kinds[:_KINDS]) + (", …" if len(kinds) > _KINDS else "")
 
 
@@ -96,7 +96,7 @@ def model_lines(source: Source, found: Inspected) -> Iterator[str]:
         kind = "image" if isinstance(model.document, Image) else "recipe"
         yield f"{model.name}  {_id(model, 'ID not known before packing')}  {kind}"
         rows = [
-            [_kind(blob), size(blob.size), blob.digest.short if blob.digest else "-", blob.title or ""]
+            [blob.kind, size(blob.size), blob.digest.short if blob.digest else "-", blob.title or ""]
             for blob in _blobs(model)
         ]
         yield from (line.rstrip() for line in table(rows, "  "))
@@ -106,7 +106,7 @@ def model_lines(source: Source, found: Inspected) -> Iterator[str]:
         for blob, gguf in ggufs(source, model) if found.gguf is None else ():
             yield ""
             if isinstance(gguf, ModelpackError):
-                yield f"  {_kind(blob)}: {gguf.what}"
+                yield f"  {blob.kind}: {gguf.what}"
             else:
                 yield from _gguf_lines(gguf)
     if not found.models and found.gguf is None:
@@ -120,10 +120,6 @@ def _id(model: Model, unknown: str) -> str:
 def _blobs(model: Model) -> Sequence[Blob]:
     document = model.document
     return (*document.layers, document.config) if isinstance(document, Image) else document.files
-
-
-def _kind(blob: Blob) -> str:
-    return "file" if blob.media_type == FILE else blob.kind
 
 
 def _gguf_lines(gguf: Gguf) -> list[str]:

@@ -13,7 +13,7 @@ from modelpack.cli.progress import Progress
 from modelpack.cli.talk import (
     asking,
     bundle_lines,
-    complain,
+    complain_of,
     failed_json,
     result,
     result_json,
@@ -175,8 +175,7 @@ def _show(receipts: Sequence[Receipt], failed: Mapping[str, ModelpackError], qui
     rows += [[str(Name.parse(name)), "-", "-", "failed"] for name in failed]
     for line in table(rows):
         result(line)
-    for name, error in failed.items():
-        complain(type(error)(error.what, where=error.where or Name.parse(name), advice=error.advice))
+    complain_of(failed)
     for way in dict.fromkeys(one.way for one in receipts):
         talk(f"{way}: {WAYS.get(way, way)}", quiet=quiet)
     for one in receipts:

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from modelpack.errors import ModelpackError, Taken
+from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Taken, Unsupported
+from modelpack.words.name import Name
 from modelpack.words.text import visible
 
 _T = TypeVar("_T")
@@ -55,6 +56,24 @@ def complain(error: ModelpackError | str) -> None:
     _say(f"modelpack: {place}{visible(error.what)}")
     if error.advice:
         _say(f"  {visible(error.advice)}")
+
+
+def complain_of(failed: Mapping[str, ModelpackError]) -> None:
+    """Say of each model that failed what went wrong."""
+    for name, error in failed.items():
+        error.where = error.where or str(Name.parse(name))
+        complain(error)
+
+
+def leave_by(problems: Sequence[ModelpackError]) -> None:
+    """Say what is wrong, and leave by it: damaged where anything is; unread is not damaged."""
+    for problem in problems:
+        complain(problem)
+    if any(isinstance(one, Corrupt | NotFound | Refused) for one in problems):
+        raise SystemExit(Corrupt.exit_code)
+    if problems:
+        worst = Unsupported if any(isinstance(one, Unsupported) for one in problems) else Local
+        raise SystemExit(worst.exit_code)
 
 
 def _say(text: str) -> None:

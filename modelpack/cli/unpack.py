@@ -13,7 +13,7 @@ from modelpack.cli.progress import Progress
 from modelpack.cli.talk import (
     asking,
     bundle_lines,
-    complain,
+    complain_of,
     counted,
     failed_json,
     result,
@@ -31,7 +31,6 @@ from modelpack.verbs import locate
 from modelpack.verbs.transfer import copy
 from modelpack.words.blob import ADAPTER, DRAFT, MODEL, PROJECTOR
 from modelpack.words.digest import Digest
-from modelpack.words.name import Name
 from modelpack.words.text import size
 
 _OPTIONS = {MODEL: "-m", PROJECTOR: "--mmproj", ADAPTER: "--lora", DRAFT: "-md"}
@@ -142,8 +141,7 @@ def _show(
             result(line)
         if one.note:
             warn(f"{one.name}: {one.note}")
-    for name, error in failed.items():
-        complain(type(error)(error.what, where=error.where or Name.parse(name), advice=error.advice))
+    complain_of(failed)
     for line in _uses(records[receipts[0].name.folded], directory) if receipts else ():
         talk(line, quiet=quiet)
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
 from modelpack.cli.options import expect_option, json_option, quiet_option
 from modelpack.cli.progress import Progress
-from modelpack.cli.talk import bundle_lines, complain, counted, result, result_json
-from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Unsupported
+from modelpack.cli.talk import bundle_lines, counted, leave_by, result, result_json
 from modelpack.verbs import locate
 from modelpack.verbs.verify import verify
 from modelpack.words.digest import Digest
@@ -64,16 +61,4 @@ def command(what: str, sha256: bool, expect: Digest | None, as_json: bool, quiet
         result(line)
         for sentence in verdict.unchecked:
             result(f"not checked: {sentence}")
-    for problem in verdict.problems:
-        complain(problem)
-    if not verdict.good:
-        raise SystemExit(_code(verdict.problems))
-
-
-def _code(problems: Sequence[ModelpackError]) -> int:
-    """Damaged where anything is; what could not be read is not called damaged."""
-    if any(isinstance(one, Corrupt | NotFound | Refused) for one in problems):
-        return Corrupt.exit_code
-    if any(isinstance(one, Unsupported) for one in problems):
-        return Unsupported.exit_code
-    return Local.exit_code
+    leave_by(verdict.problems)

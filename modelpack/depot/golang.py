@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
-from modelpack.documents.gojson import go_json
+from modelpack.documents.gojson import go_json, go_number
 
 
 class Float32(float):
@@ -49,25 +48,11 @@ def decoded(value: Any) -> Any:
 def number(value: float, *, single: bool = False) -> str:
     """A float64, or float32 (*single*), with the fewest digits that say it.
 
-    Source: floatEncoder in Go's encoding/json. What JSON cannot say becomes null.
+    What JSON cannot say becomes null.
     """
     if not math.isfinite(value):
         return "null"
-    sign, digits, exponent = Decimal(_shortest32(value) if single else repr(float(value))).as_tuple()
-    text = "".join(map(str, digits)).lstrip("0")
-    front = "-" if sign else ""
-    if not text:
-        return f"{front}0"
-    assert isinstance(exponent, int)  # noqa: S101 - a finite number has one
-    power = len(text) + exponent - 1
-    text = text.rstrip("0")
-    if -6 <= power < 21:
-        if power < 0:
-            return f"{front}0.{'0' * (-power - 1)}{text}"
-        whole, rest = text[: power + 1].ljust(power + 1, "0"), text[power + 1 :]
-        return front + whole + (f".{rest}" if rest else "")
-    mantissa = text[0] + (f".{text[1:]}" if len(text) > 1 else "")
-    return f"{front}{mantissa}e{power:+03d}" if power > 0 else f"{front}{mantissa}e{power}"
+    return go_number(float(_shortest32(value) if single else value))
 
 
 def _shortest32(value: float) -> str:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from modelpack.errors import Corrupt, ModelpackError
-from modelpack.words.blob import MIB, Blob
+from modelpack.words.blob import MIB, SMALL, Blob
 from modelpack.words.digest import Digest
-from modelpack.words.reader import Reader, fill
+from modelpack.words.reader import Reader, fill, read_at_most
 
 BLOCK = 4 * MIB
 BUFFERS = 4
@@ -230,6 +230,11 @@ class Verified:
 
     def _finish(self) -> None:
         check(self._blob, Hashes(Digest("sha256", self._hash.hexdigest()), None), self._where)
+
+
+def read_small(reader: Reader, blob: Blob) -> bytes:
+    """All of a small *blob*, at most SMALL bytes of it, that *reader* gives; Corrupt where it is not that."""
+    return read_at_most(Verified(reader, blob), SMALL, str(blob))
 
 
 class Counted:

@@ -15,21 +15,19 @@ from modelpack.documents.gojson import parse_object
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
 from modelpack.documents.modelfile import Command, Modelfile, parse_modelfile
+from modelpack.documents.modelfile_grammar import LIMIT
 from modelpack.documents.recipe import Recipe
 from modelpack.errors import ModelpackError, NotFound, Unsupported, Usage
 from modelpack.hands.bytes import FileReader
-from modelpack.hands.hashing import Verified, blamed
+from modelpack.hands.hashing import blamed, read_small
 from modelpack.hands.links import within
 from modelpack.stores import Source
 from modelpack.stores.files import LooseFiles, blob_of, gguf_part
 from modelpack.stores.files_parts import Part, WholeFile
 from modelpack.stores.files_snapshot import licences, snapshot_files
-from modelpack.words.blob import ADAPTER, DRAFT, FILE, MIB, MODEL, PARAMS, PROJECTOR, SMALL, TEMPLATE, Blob
+from modelpack.words.blob import ADAPTER, DRAFT, FILE, MODEL, PARAMS, PROJECTOR, SMALL, TEMPLATE, Blob
 from modelpack.words.name import Name
 from modelpack.words.reader import read_at_most
-
-MOST = 64 * MIB
-"""The most bytes that a Modelfile may have."""
 
 Installed = Callable[[Name], "tuple[Source, Model] | None"]
 """Looks for an installed model by name: where it is, and what it is."""
@@ -47,7 +45,7 @@ def modelfile(path: Path, name: Name, installed: Installed, *, quantize: str | N
     would pass over in silence, Refused for a link that leads out of its folder.
     """
     with FileReader.at(path) as reader, blamed(path):
-        raw = read_at_most(reader, MOST, "the Modelfile")
+        raw = read_at_most(reader, LIMIT, "the Modelfile")
     return _Reading(path, path.parent, name, parse_modelfile(raw, path), installed, quantize).result()
 
 
@@ -268,7 +266,7 @@ def _read_base(source: Source, model: Model) -> Base:
 
 def _small(source: Source, blob: Blob) -> bytes:
     with source.open(blob) as reader:
-        return read_at_most(Verified(reader, blob), SMALL, str(blob))
+        return read_small(reader, blob)
 
 
 def _free(title: str, taken: Mapping[str, Part]) -> str:

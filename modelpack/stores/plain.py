@@ -14,21 +14,21 @@ from functools import cached_property
 from pathlib import Path
 
 from modelpack.documents.model import Model, blobs_of
+from modelpack.documents.modelfile_grammar import LIMIT
 from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Taken, Unsupported
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.crew import Gone, Stoppable, in_parallel
 from modelpack.hands.disk import Folder
-from modelpack.hands.hashing import Counted, Verified, pour
+from modelpack.hands.hashing import Counted, pour, read_small
 from modelpack.hands.scratch import Scratch, check_room
 from modelpack.stores import OneWay, Placed, Session, Source
-from modelpack.stores.plain_home import MODELFILE_MOST, SCRATCH, Home, Seen
+from modelpack.stores.plain_home import SCRATCH, Home, Seen
 from modelpack.stores.plain_layout import MODELFILE, digest_of
 from modelpack.stores.plain_record import DOCUMENTS, Record, open_at, read_at, read_record, size_at
 from modelpack.stores.plain_writing import Writing
-from modelpack.words.blob import SMALL, Blob
+from modelpack.words.blob import Blob
 from modelpack.words.digest import Digest
 from modelpack.words.filename import Paths, labelled
-from modelpack.words.reader import read_at_most
 from modelpack.words.report import Moved, Report, Stage, silent
 
 __all__ = ["DOCUMENTS", "MODELFILE", "PlainFolder", "Record"]
@@ -231,7 +231,7 @@ class PlainFolder:
             digest = digest_of(blob)
             if digest not in self._read:
                 with source.open(blob) as reader:
-                    self._read[digest] = read_at_most(Verified(reader, blob), SMALL, str(blob))
+                    self._read[digest] = read_small(reader, blob)
             return self._read[digest]
 
         try:
@@ -257,7 +257,7 @@ def _modelfile_changed(root: Folder, record: Record) -> str:
     """What became of the Modelfile of *record*, as a sentence; empty where it is what it was."""
     path = _joined(record, MODELFILE)
     try:
-        found: Digest | None = Digest.of(read_at(root, path, MODELFILE_MOST))
+        found: Digest | None = Digest.of(read_at(root, path, LIMIT))
     except NotFound:
         found = None
     except (Corrupt, Refused):

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from modelpack.documents.model import Model
+from modelpack.documents.modelfile_grammar import LIMIT
 from modelpack.errors import Corrupt, NotFound, Taken, Unsupported
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.disk import Folder
@@ -26,12 +27,11 @@ from modelpack.stores.plain_layout import (
     why_none,
 )
 from modelpack.stores.plain_record import DOCUMENTS, Record, below, open_at, read_at, read_record, size_at
-from modelpack.words.blob import SMALL, Blob
+from modelpack.words.blob import Blob
 from modelpack.words.digest import Digest
 from modelpack.words.filename import systems_own
 
 SCRATCH = ".modelpack"
-MODELFILE_MOST = 16 * SMALL
 WAY = "plain"
 _ELSE = "Use --replace to have it replaced, or name another folder."
 _MINE = re.compile(r"sha256-[0-9a-f]{64}|(model|manifest|recipe)\.json", re.ASCII)
@@ -187,7 +187,7 @@ class Home:
 
     def _written(self, folder: Folder) -> Digest | None:
         try:
-            return Digest.of(read_at(folder, MODELFILE, MODELFILE_MOST))
+            return Digest.of(read_at(folder, MODELFILE, LIMIT))
         except (NotFound, Corrupt):
             return None
 

@@ -23,6 +23,7 @@ from modelpack.stores.plain import PlainFolder
 from modelpack.verbs.installed import Installed
 from modelpack.verbs.marks import Loose, store_in, store_of
 from modelpack.words.digest import Digest
+from modelpack.words.filename import on_every_volume
 from modelpack.words.name import Name
 from modelpack.words.report import Report, silent
 
@@ -31,15 +32,7 @@ _URL = re.compile(r"(https?|oci)://", re.ASCII | re.IGNORECASE)
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}(/\S*)?", re.ASCII)
 _PATH = re.compile(r"\.{1,2}([/\\]|$)|[/\\~]|[A-Za-z]:[/\\]", re.ASCII)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://", re.ASCII)
-# What systems put on a fresh volume, and what a bundle's own pack leaves when it is killed.
-_VOLUME = {
-    "lost+found",
-    "System Volume Information",
-    "$RECYCLE.BIN",
-    ".DS_Store",
-    ".fseventsd",
-    ".Spotlight-V100",
-}
+# What a bundle's own pack leaves when it is killed.
 _BEGUN = {".modelpack", "blobs", "oci-layout", "README.txt", "SHA256SUMS", "SHA256SUMS.new"}
 _COMPRESSED = {".gz": "gzip", ".tgz": "gzip", ".zip": "zip", ".zst": "zstd", ".xz": "xz", ".bz2": "bzip2"}
 
@@ -154,9 +147,7 @@ def _path(text: str) -> Path:
 def _strangers(path: Path, known: set[str]) -> list[str]:
     """What lies in the directory *path* besides what is *known* and what systems put on every volume."""
     names = (one.name for one in path.iterdir())
-    return sorted(
-        name for name in names if name not in known | _VOLUME and not name.startswith((".Trash", "._"))
-    )
+    return sorted(name for name in names if name not in known and not on_every_volume(name))
 
 
 def bundle_target(text: str, *, replace: bool = False) -> Target:

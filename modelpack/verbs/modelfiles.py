@@ -14,7 +14,7 @@ from modelpack.documents.oci import ALL_DOCUMENTS, blob_path
 from modelpack.documents.recipe import Recipe
 from modelpack.documents.show import DEFAULT_TEMPLATE, modelfile_text
 from modelpack.errors import Corrupt
-from modelpack.hands.hashing import Verified
+from modelpack.hands.hashing import read_small
 from modelpack.stores import Source
 from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
@@ -27,12 +27,10 @@ from modelpack.words.blob import (
     PARAMS,
     PROJECTOR,
     PROMPT,
-    SMALL,
     SYSTEM,
     TEMPLATE,
     Blob,
 )
-from modelpack.words.reader import read_at_most
 from modelpack.words.text import visible
 
 _OPTIONS = ("quantize", "draft_quantize")  # of a create request: of `ollama create` too, of no Modelfile
@@ -118,7 +116,7 @@ class _OfImage:
         """The bytes of a small blob. One may be named many times: what they come to is bounded, too."""
         if blob.id not in self._texts:
             with self._source.open(blob) as reader:
-                self._texts[blob.id] = read_at_most(Verified(reader, blob), SMALL, str(blob))
+                self._texts[blob.id] = read_small(reader, blob)
         self._left -= blob.size
         if self._left < 0:
             raise Corrupt(f"its texts come to more than {ALL_DOCUMENTS} bytes", where=self._name)

@@ -7,11 +7,9 @@ from typing import Any
 from modelpack.documents.create import create_request, texts_needed
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
-from modelpack.hands.hashing import Verified
+from modelpack.hands.hashing import read_small
 from modelpack.stores import MakesRequests, Source, Target
-from modelpack.words.blob import SMALL
 from modelpack.words.digest import Digest
-from modelpack.words.reader import read_at_most
 
 
 def create_request_of(source: Source, model: Model) -> dict[str, Any]:
@@ -23,7 +21,7 @@ def create_request_of(source: Source, model: Model) -> dict[str, Any]:
     document = model.document
     for blob in texts_needed(document) if isinstance(document, Image) else ():
         with source.open(blob) as reader:
-            raw = read_at_most(Verified(reader, blob), SMALL, str(blob))
+            raw = read_small(reader, blob)
         texts[Digest.of(raw)] = raw
     return create_request(model, texts)
 

@@ -16,17 +16,16 @@ _SUFFIX = 20
 _ILLEGAL = frozenset('<>:"/\\|?*')
 # Names of devices, whatever follows their first dot. Source: "Naming Files, Paths, and Namespaces" of Win32.
 _DEVICE = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|CLOCK\$|(COM|LPT)[0-9¹²³]) *(\.|$)", re.IGNORECASE)
-# What systems put on a fresh volume, or beside every file.
-_OWN = {
+# What systems put on a fresh volume.
+_VOLUME = {
     "lost+found",
     "System Volume Information",
     "$RECYCLE.BIN",
     ".DS_Store",
     ".fseventsd",
     ".Spotlight-V100",
-    "desktop.ini",
-    "Thumbs.db",
 }
+_OWN = {"desktop.ini", "Thumbs.db"}
 
 
 def portable(text: str, otherwise: str = "file", longest: int = LONGEST - _ROOM) -> str:
@@ -63,9 +62,14 @@ def labelled(name: Name) -> str:
     return portable(str(name).removesuffix(f":{DEFAULT_TAG}"), "model")
 
 
+def on_every_volume(name: str) -> bool:
+    """Whether *name* is nobody's file, but one that systems put on every volume."""
+    return name in _VOLUME or name.startswith((".Trash", "._"))
+
+
 def systems_own(name: str) -> bool:
     """Whether *name* is nobody's file, but one that systems put on every volume or into every folder."""
-    return name in _OWN or name.startswith((".Trash", "._"))
+    return name in _OWN or on_every_volume(name)
 
 
 class Paths:
