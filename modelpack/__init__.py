@@ -68,11 +68,11 @@ if TYPE_CHECKING:
     from modelpack.verbs.locate import source as source
     from modelpack.verbs.locate import target as target
     from modelpack.verbs.modelfiles import modelfile_of as modelfile_of
+    from modelpack.verbs.plans import Plan as Plan
+    from modelpack.verbs.plans import plan as plan
+    from modelpack.verbs.plans import settle as settle
     from modelpack.verbs.shared import shared as shared
-    from modelpack.verbs.transfer import Plan as Plan
     from modelpack.verbs.transfer import copy as copy
-    from modelpack.verbs.transfer import plan as plan
-    from modelpack.verbs.transfer import settle as settle
     from modelpack.verbs.verify import Verdict as Verdict
     from modelpack.verbs.verify import verify as verify
     from modelpack.words.blob import Blob as Blob
@@ -113,7 +113,8 @@ _HOMES = {
     "verbs.modelfiles": ("modelfile_of",),
     "verbs.shared": ("shared",),
     "verbs.locate": ("bundle_target", "choose", "source", "target"),
-    "verbs.transfer": ("Plan", "copy", "plan", "settle"),
+    "verbs.plans": ("Plan", "plan", "settle"),
+    "verbs.transfer": ("copy",),
     "verbs.verify": ("Verdict", "verify"),
     "words.blob": ("Blob",),
     "words.digest": ("Digest",),

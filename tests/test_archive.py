@@ -714,6 +714,15 @@ def test_what_a_killed_run_left_goes(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == [".c.tar.modelpack-0123456789abcdef", "b.tar"]
 
 
+@pytest.mark.parametrize("letter", ["x", "ä", "\U0001f4e6"])
+def test_a_name_as_long_as_a_name_may_be(letter: str, tmp_path: Path) -> None:
+    store = MemoryStore()
+    store.image("m", *TINY)
+    name = letter * (250 // len(letter.encode())) + ".tar"
+    copy(store, store.models(), Archive(tmp_path / name))
+    assert os.listdir(tmp_path) == [name]
+
+
 def test_mode_follows_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:

@@ -40,9 +40,9 @@ from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, 
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.disk import Folder
 from modelpack.hands.hashing import check, pour
-from modelpack.hands.scratch import FAT32_LARGEST
+from modelpack.hands.scratch import FAT32_LARGEST, SCRATCH
 from modelpack.stores.archive import Archive
-from modelpack.stores.folder import SCRATCH, FolderBundle
+from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.verbs.transfer import copy, plan
 from modelpack.words.blob import GIB, LICENSE, MODEL, Blob

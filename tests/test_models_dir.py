@@ -34,7 +34,8 @@ from conftest import (
 
 from modelpack.documents.model import Model
 from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Taken, Unsupported
-from modelpack.stores.models_dir import SCRATCH, ModelsDir
+from modelpack.hands.scratch import SCRATCH
+from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.models_dir_scan import Stray
 from modelpack.verbs.inspect import inspect
 from modelpack.verbs.transfer import copy
@@ -62,6 +63,14 @@ def test_the_files_are_where_ollama_looks(shelf: MemoryStore, tmp_path: Path) ->
         want["/".join(("manifests", *model.name.parts))] = model.document.raw
     assert files_of(tmp_path / "models") == want
     assert set(os.listdir(tmp_path / "models")) == {"blobs", "manifests"}
+
+
+def test_a_blob_that_no_model_here_names_is_not_believed(tiny: MemoryStore, tmp_path: Path) -> None:
+    wrong = tmp_path / "models" / "blobs" / Digest.of(TINY[0][1]).file_name
+    wrong.parent.mkdir(parents=True)
+    wrong.write_bytes(bytes(len(TINY[0][1])))
+    load(tiny, tmp_path / "models")
+    assert bits(ModelsDir(tmp_path / "models")) == bits(tiny)
 
 
 # --- links that somebody planted

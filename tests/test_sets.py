@@ -14,10 +14,13 @@ from modelpack.documents.image import Image
 from modelpack.documents.model import Model
 from modelpack.documents.recipe import Recipe
 from modelpack.errors import Corrupt, NotFound, Partly, Taken, Unsupported
+from modelpack.hands.bytes import StreamReader
 from modelpack.stores.archive import Archive
 from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
-from modelpack.verbs.transfer import copy, plan, settle
+from modelpack.stores.pipe import PipeSource
+from modelpack.verbs.plans import plan, settle
+from modelpack.verbs.transfer import copy
 from modelpack.words.blob import FILE, LICENSE, MODEL, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
@@ -74,6 +77,48 @@ def test_a_lost_blob_fails_its_models_alone(tmp_path: Path) -> None:
     assert all(isinstance(one, NotFound) for one in partly.value.failed.values())
     assert sorted(bits(ModelsDir(tmp_path / "models"))) == ["registry.ollama.ai/library/c:latest"]
     assert len(partly.value.done) == 1
+
+
+def test_out_of_a_pipe_too(tmp_path: Path) -> None:
+    store = three()
+    copy(store, store.models(), Archive(tmp_path / "b.tar"))
+    raw = bytearray((tmp_path / "b.tar").read_bytes())
+    raw[raw.index(b"GGUF of c") + 4000] ^= 1
+    (tmp_path / "b.tar").write_bytes(raw)
+    with (tmp_path / "b.tar").open("rb") as file:
+        pipe = PipeSource(StreamReader(file.fileno(), "a pipe"), "a pipe")
+        models = pipe.models()
+        with pytest.raises(Partly) as partly:
+            copy(pipe, models, ModelsDir(tmp_path / "models"))
+    assert [Name.parse(one).model for one in partly.value.failed] == ["c"]
+    assert len(ModelsDir(tmp_path / "models").models()) == 2
+
+
+def test_a_model_that_was_there_is_said_to_be_so(tmp_path: Path) -> None:
+    store = three()
+    copy(store, store.models()[:1], ModelsDir(tmp_path / "models"))
+    weights = ModelsDir(tmp_path / "models").file_of(store.models()[0].blobs[0].digest or Digest.of(b""))
+    first, second = copy(store, store.models()[:2], ModelsDir(tmp_path / "models"))
+    assert (first.there, second.there) == (True, False)
+    assert not first.sent
+    assert weights.name.removeprefix("sha256-") in {blob.digest.hex for blob in second.present if blob.digest}
+
+
+def test_a_model_of_very_many_blobs_is_named_in_linear_time(tmp_path: Path) -> None:
+    store = MemoryStore()
+    store.image("m", (MODEL, b"weights"), *((LICENSE, b"%d" % number) for number in range(3000)))
+    asked = 0
+
+    def counted(blob: Blob) -> object:
+        nonlocal asked
+        asked += 1
+        return plain(blob)
+
+    plain = Blob.id.fget  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Blob, "id", property(counted))
+        copy(store, store.models(), MemoryStore())
+    assert asked < 3001 * 100
 
 
 @pytest.mark.parametrize("kind", [Archive, FolderBundle])

@@ -12,7 +12,7 @@ from modelpack.cli.progress import Progress
 from modelpack.cli.talk import bundle_lines, leave_by, result, result_json, warn
 from modelpack.documents.gguf_header import Gguf
 from modelpack.documents.model import Model
-from modelpack.errors import ModelpackError, Usage
+from modelpack.errors import ModelpackError, Unsupported, Usage
 from modelpack.hands.hashing import blamed
 from modelpack.stores import Source
 from modelpack.verbs import locate
@@ -59,7 +59,7 @@ def command(
         raise Usage("--metadata or --key, --modelfile and --create-request are asked for one at a time")
     with Progress(quiet=quiet) as progress:
         place = locate.Located.parse(locator)
-        source = locate.source(place.text, expect=expect, report=progress)
+        source = locate.source(place.text, expect=expect)
         with blamed(place.text):
             found = inspect(source, [place.pick] if place.pick else [])
         if create_request:
@@ -77,6 +77,10 @@ def command(
         warn(remark)
     if found.gguf is None:
         leave_by(found.problems)
+    elif not (
+        all_keys or keys
+    ):  # an adapter alone is whole, and no model; of a shard alone the rest is missing
+        leave_by([one for one in found.problems if not isinstance(one, Unsupported)])
 
 
 def _models(found: Inspected, where: str) -> Sequence[Model]:
@@ -86,8 +90,8 @@ def _models(found: Inspected, where: str) -> Sequence[Model]:
 
 
 def _requests(source: Source, models: Sequence[Model], report: Report) -> None:
+    from modelpack.verbs.plans import settle
     from modelpack.verbs.requests import create_request_of
-    from modelpack.verbs.transfer import settle
 
     requests = [create_request_of(source, one) for one in settle(source, models, report, blake3=False)]
     result_json(requests[0] if len(requests) == 1 else requests)

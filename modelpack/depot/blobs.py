@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
 
 from modelpack.depot.asked import Says, Stream
 from modelpack.depot.golang import quoted
+from modelpack.depot.shelf import Shelf
+from modelpack.depot.workers import WRITERS
 from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Unreachable
 from modelpack.hands import system
 from modelpack.hands.disk import Folder
-from modelpack.hands.hashing import pour
-from modelpack.hands.scratch import NewFile, Scratch, check_room
-from modelpack.stores.models_dir import SCRATCH
+from modelpack.hands.hashing import Hashes, pour
+from modelpack.hands.scratch import SCRATCH, NewFile, Scratch, check_room
 from modelpack.words.blob import KIB, MIB
 from modelpack.words.digest import Digest
 
@@ -24,6 +25,19 @@ _NAME = re.compile(r"sha256[:-][0-9a-fA-F]{64}", re.ASCII)
 _BLOCK, _LARGE_BLOCK = 256 * KIB, MIB
 """Four of these for each upload; the large ones, which are faster, for the first few at a time."""
 _LARGE_ONES = BoundedSemaphore(4)
+_WRITING = BoundedSemaphore(WRITERS)
+
+
+def has(shelf: Shelf, named: str) -> bool:
+    """Whether a blob of this name is there; Says 400 for a name that is no digest.
+
+    As Ollama does, it looks for the file of the very name that was given: a digest in upper-case digits
+    is not there.
+    """
+    if _NAME.fullmatch(named) is None:
+        raise Says(400, "invalid digest format")
+    digest = Digest.parse(named)
+    return named[7:] == digest.hex and shelf.size_of(digest) is not None
 
 
 class Blobs:
@@ -33,38 +47,26 @@ class Blobs:
         self.path = path
         self._changing = changing
 
-    def has(self, named: str) -> bool:
-        """Whether a blob of this name is there; Says 400 for a name that is no digest.
-
-        As Ollama does, it looks for the file of the very name that was given: a digest in upper-case digits
-        is not there.
-        """
-        if _NAME.fullmatch(named) is None:
-            raise Says(400, "invalid digest format")
-        with contextlib.suppress(NotFound), Folder.at(self.path) as root, root.folder("blobs") as blobs:
-            return blobs.file_size(named.replace(":", "-")) is not None
-        return False
-
     def take(self, named: str, body: Stream, length: int | None) -> None:
         """Store *body*, of *length* bytes where that is known, as the blob *named*.
 
         Says 400 where it has another digest: then nothing of it stays. (Ollama keeps it under the digest that
         it has, where nothing names it.)
         """
-        reader = _BodyReader(body)
         if named != f"sha256:{named[7:].lower()}":
             # Ollama compares texts: no bytes have a digest that is spelled like that. They are read all the
             # same, for the answer says what they came to.
-            raise _mismatch(named, _pour(reader, length, None))
-        with self._new_file(length or 0) as (file, blobs, like):
-            digest = _pour(reader, length, file)
+            raise _mismatch(named, _pour(body, length, None))
+        with self.new_file(length or 0) as (file, blobs, like):
+            digest = _pour(body, length, file)
             if str(digest) != named:
                 raise _mismatch(named, digest)
             system.give(file.fd, like, directory=False)
             file.appear(blobs, digest.file_name)
 
     @contextlib.contextmanager
-    def _new_file(self, size: int) -> Iterator[tuple[NewFile, Folder, os.stat_result]]:
+    def new_file(self, size: int) -> Iterator[tuple[NewFile, Folder, os.stat_result]]:
+        """A file for *size* bytes to come, `blobs/` where it may appear, and whose owner it gets."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._tidy)  # last of all, whatever became of the upload
             root = stack.enter_context(Folder.at(self.path, create=True))
@@ -111,11 +113,25 @@ class _BodyReader:
         return count
 
 
-def _pour(reader: _BodyReader, length: int | None, file: NewFile | None) -> Digest:
-    """Read all of *reader*, into *file* where there is one."""
+def receive(
+    body: Stream, length: int | None, write: Callable[[memoryview], object] | None, *, sha256: bool = True
+) -> Hashes:
+    """All of *body*, of *length* bytes where that is known, to *write*; how many they were, and their hash.
+
+    Says 503 where too many do this at once. Unreachable where the body is cut.
+    """
+    if not _WRITING.acquire(blocking=False):
+        raise Says(503, "too many uploads at once; try again later")
+    try:
+        with _cut(), _block() as block:
+            return pour(_BodyReader(body), length, write, sha256=sha256, block=block)
+    finally:
+        _WRITING.release()
+
+
+def _pour(body: Stream, length: int | None, file: NewFile | None) -> Digest:
     append = file.writer.appending() if file is not None else None
-    with _cut(), _block() as block:
-        found = pour(reader, length, append, block=block).sha256
+    found = receive(body, length, append).sha256
     assert found is not None  # noqa: S101 - it was asked for
     return found
 

@@ -28,6 +28,8 @@ class Receipt:
     sent: tuple[Blob, ...] = ()
     present: tuple[Blob, ...] = ()
     note: str = ""
+    there: bool = False
+    """Whether all of it was there before, under its name."""
 
     @property
     def bytes_sent(self) -> int:
@@ -47,4 +49,5 @@ class Receipt:
             "sent": [str(blob.digest) for blob in self.sent],
             "present": [str(blob.digest) for blob in self.present],
             "note": self.note,
+            "there": self.there,
         }

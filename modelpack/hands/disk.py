@@ -134,9 +134,12 @@ class Folder:
             with contextlib.suppress(NotFound), self.folder(name) as made:
                 system.give(made._fd or -1, like, directory=True)
 
-    def open_file(self, name: str) -> int:
-        """A descriptor on the plain file *name*, to read; NotFound, Refused (link, FIFO, device), Local."""
-        return _open_plain(self._at(name), self._fd, _NOFOLLOW, self.path / name)
+    def open_file(self, name: str, *, write: bool = False) -> int:
+        """A descriptor on the plain file *name*, to read (or *write*, too).
+
+        NotFound, Refused (link, FIFO, device), Local.
+        """
+        return _open_plain(self._at(name), self._fd, _NOFOLLOW, self.path / name, write=write)
 
     def read(self, name: str, limit: int) -> bytes:
         """All of the small file *name*; raises Corrupt where it has more than *limit* bytes."""
@@ -223,9 +226,10 @@ def open_path(path: Path) -> int:
     return _open_plain(str(path), None, 0, path)
 
 
-def _open_plain(name: str, dir_fd: int | None, nofollow: int, where: Path) -> int:
+def _open_plain(name: str, dir_fd: int | None, nofollow: int, where: Path, *, write: bool = False) -> int:
+    mode = os.O_RDWR if write else os.O_RDONLY
     try:
-        fd = os.open(name, os.O_RDONLY | _BINARY | _NONBLOCK | _CLOEXEC | nofollow, dir_fd=dir_fd)
+        fd = os.open(name, mode | _BINARY | _NONBLOCK | _CLOEXEC | nofollow, dir_fd=dir_fd)
     except OSError as error:
         raise from_os(error, where) from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -77,6 +77,7 @@ class _Ring:
         for thread in self._threads:
             thread.start()
         total = 0
+        broke: BaseException | None = None
         try:
             while total < size:
                 with self._turn:
@@ -96,7 +97,7 @@ class _Ring:
                 if count < len(view):
                     break
         except BaseException as error:  # noqa: BLE001 - the consumers must end, whatever it was
-            self._fail(error)
+            broke = error  # what came before is still poured: it may be worth keeping
         finally:
             with self._turn:
                 self._ended = True
@@ -108,8 +109,9 @@ class _Ring:
             for one in self._maps:
                 with contextlib.suppress(BufferError):  # a failed consumer's traceback may hold a view of it
                     one.close()
-        if self._failure is not None:
-            raise self._failure
+        failure = broke or self._failure
+        if failure is not None:
+            raise failure
         return total
 
     def _fail(self, error: BaseException) -> None:

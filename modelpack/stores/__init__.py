@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -15,8 +15,8 @@ from modelpack.words.reader import Reader
 from modelpack.words.report import Report, silent
 
 __all__ = [
-    "Apart", "Foretells", "Identified", "InOrder", "Learns", "MakesRequests", "OneWay", "Placed", "Reader",
-    "Session", "Settled", "Source", "TakesUnread", "Target",
+    "Afar", "Apart", "Continues", "Foretells", "Identified", "InOrder", "Learns", "MakesRequests", "OneWay",
+    "Placed", "Reader", "Session", "Settled", "Source", "TakesUnread", "Target",
 ]  # fmt: skip
 
 
@@ -82,6 +82,28 @@ class Target(Protocol):
 
     def session(self, models: Sequence[Model], report: Report = silent) -> AbstractContextManager[Session]:
         """Begin to write *models*; `Moved` steps are reported as bytes reach the medium."""
+        ...
+
+
+@runtime_checkable
+class Afar(Protocol):
+    """A source whose bytes come over a net: what came of a blob before it broke is worth keeping."""
+
+    def afar(self) -> bool:
+        """Whether it is so."""
+        ...
+
+
+@runtime_checkable
+class Continues(Protocol):
+    """A session that keeps what came of a blob where the connection breaks, for the next run."""
+
+    def put_on(self, blob: Blob, opened: Callable[[int], AbstractContextManager[Reader]]) -> Blob:
+        """`put` of *blob*, whose digest is known; `opened(offset)` gives its bytes from there on.
+
+        What is kept is hashed again with what follows. It is no blob before it is whole: nothing finds it
+        but the next `put_on` of the same target.
+        """
         ...
 
 

@@ -18,6 +18,7 @@ from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Taken
 from modelpack.hands.bytes import FileReader, read_at
 from modelpack.hands.disk import Folder, open_path
 from modelpack.hands.hashing import check, pour
+from modelpack.hands.kept import Opened, pour_on
 from modelpack.hands.scratch import NewFile, Scratch
 from modelpack.hands.writeback import Writer
 from modelpack.stores import Placed, Session
@@ -164,9 +165,11 @@ class Archive:
         """Write into a scratch file beside the name; it gets the name with the last model's commit."""
         layout = tar_layout(bundle(models))
         with Folder.at(self.path.parent) as folder:
-            scratch = Scratch(folder, f".{self.path.name}.modelpack-", 0o666)
-            scratch.sweep()
-            with scratch.new(layout.size) as file:
+            stem = os.fsencode(self.path.name)[:180].decode("utf-8", "ignore")  # it must be a name, too
+            scratch = Scratch(folder, f".{stem}.modelpack-", 0o666)
+            scratch.sweep(but=layout.mark)
+            # Under a name of its own for these models: what a broken run fetched is found by the next.
+            with scratch.part(layout.mark, layout.size) as file:
                 yield _Writing(self, folder, file, models, layout, report)
 
     def appear(self, file: NewFile, folder: Folder) -> None:
@@ -203,7 +206,21 @@ class _Writing:
             writer.drain()
         finally:
             os.close(fd)
-        known = check(blob, hashes)
+        return self._kept(blob, check(blob, hashes))
+
+    def put_on(self, blob: Blob, opened: Opened) -> Blob:
+        """As Continues says: the archive is kept, and each blob taken up at its place in it."""
+        self._file.keep = True
+        fd = os.dup(self._file.fd)
+        try:
+            writer = Writer(fd, lambda count: self._report(Moved(count)))
+            known = pour_on(fd, writer, blob, opened, self._report, at=self._offsets[blob.id], blake3=True)
+            writer.drain()
+        finally:
+            os.close(fd)
+        return self._kept(blob, known)
+
+    def _kept(self, blob: Blob, known: Blob) -> Blob:
         with self._lock:
             self._known[blob.id] = self._known[known.id] = known
         return known

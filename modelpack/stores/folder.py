@@ -11,18 +11,17 @@ from pathlib import Path
 from modelpack.documents.contents import Contents, read_contents
 from modelpack.documents.model import Model, blobs_of
 from modelpack.documents.oci import Member, blob_path, bundle
-from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Taken
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Taken
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.disk import Folder
 from modelpack.hands.hashing import check, pour
-from modelpack.hands.scratch import Scratch, check_room
+from modelpack.hands.kept import Opened, key_of, keyed, pour_on
+from modelpack.hands.scratch import NewFile, Scratch, workshop
 from modelpack.stores import Placed, Session
 from modelpack.words.blob import Blob
 from modelpack.words.digest import Digest
 from modelpack.words.reader import Reader
 from modelpack.words.report import Moved, Report, silent
-
-SCRATCH = ".modelpack"
 
 
 class FolderBundle:
@@ -142,23 +141,15 @@ class FolderBundle:
     @contextlib.contextmanager
     def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:
         """Write: blobs by rename; then its documents, under the folder's lock, index.json late."""
-        todo = sum(blob.size for blob in self.missing(models))
+        todo = keyed(self.missing(models))
         with contextlib.ExitStack() as stack:
             root = stack.enter_context(Folder.at(self.path, create=True))
-            check_room(root, todo)
+            scratch = stack.enter_context(workshop(root, todo, mode=0o666))
             blobs = stack.enter_context(root.folder("blobs", create=True))
             blobs = stack.enter_context(blobs.folder("sha256", create=True))
-
-            def again() -> Folder:
-                return stack.enter_context(root.folder(SCRATCH, create=True))
-
-            scratch = Scratch(again(), mode=0o666, again=again)
-            scratch.sweep()
             try:
                 yield _Writing(self, root, blobs, scratch, models, report)
             finally:
-                with contextlib.suppress(Local, Refused):  # another pack works in it
-                    root.remove(SCRATCH)
                 self.__dict__.pop("contents", None)
 
 
@@ -181,9 +172,19 @@ class _Writing:
         with self._scratch.new(blob.size) as file:
             file.writer.moved = lambda count: self._report(Moved(count))
             hashes = pour(data, blob.size, file.writer.appending(), blake3=True, where=self._root.path)
-            known = check(blob, hashes)
-            if known.digest is not None:
-                file.appear(self._blobs, known.digest.hex)
+            return self._named(file, blob, check(blob, hashes))
+
+    def put_on(self, blob: Blob, opened: Opened) -> Blob:
+        with self._scratch.part(key_of(blob), blob.size) as file:
+            file.writer.moved = lambda count: self._report(Moved(count))
+            file.keep = True
+            return self._named(
+                file, blob, pour_on(file.fd, file.writer, blob, opened, self._report, blake3=True)
+            )
+
+    def _named(self, file: NewFile, blob: Blob, known: Blob) -> Blob:
+        if known.digest is not None:
+            file.appear(self._blobs, known.digest.hex)
         self._known[blob.id] = self._known[known.id] = known
         return known
 

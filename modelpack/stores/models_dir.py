@@ -10,12 +10,13 @@ from pathlib import Path
 
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model, blobs_of
-from modelpack.errors import Local, ModelpackError, NotFound, Refused, Taken, Unsupported
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Taken, Unsupported
 from modelpack.hands import system
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.disk import Folder
 from modelpack.hands.hashing import check, pour
-from modelpack.hands.scratch import Scratch, check_room
+from modelpack.hands.kept import Opened, key_of, keyed, pour_on
+from modelpack.hands.scratch import NewFile, Scratch, workshop
 from modelpack.stores import Placed, Session
 from modelpack.stores.models_dir_scan import fault, look, lookup, scan
 from modelpack.words.blob import SMALL, Blob
@@ -23,12 +24,6 @@ from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 from modelpack.words.reader import Reader
 from modelpack.words.report import Moved, Report, silent
-
-SCRATCH = ".modelpack"
-"""Where unfinished files lie: beside blobs/ and manifests/, where Ollama never looks.
-
-In blobs/ it prunes files with other names at start-up; in manifests/ one odd name stops all its pruning.
-"""
 
 
 class ModelsDir:
@@ -141,9 +136,26 @@ class ModelsDir:
             self.refuse_taken(model, self.find(model.name))
         try:
             with Folder.at(self.path) as root, root.folder("blobs") as blobs:
-                return [blob for blob in blobs_of(models) if not _has(blobs, blob)]
+                there = [blob for blob in blobs_of(models) if _has(blobs, blob)]
         except NotFound:
             return blobs_of(models)
+        right = {blob.id for blob in there} - self._wrong(there)
+        return [blob for blob in blobs_of(models) if blob.id not in right]
+
+    def _wrong(self, there: Sequence[Blob]) -> set[object]:
+        """Those of *there* that no model here names, and whose bytes are others: nobody vouches for them."""
+        if not there:
+            return set()
+        named = {blob.digest for model in self.models() for blob in model.blobs}
+        wrong: set[object] = set()
+        for blob in there:
+            if blob.digest not in named:
+                try:
+                    with self.open(blob) as reader:
+                        check(blob, pour(reader, blob.size))
+                except Corrupt:
+                    wrong.add(blob.id)
+        return wrong
 
     def refuse_taken(self, model: Model, there: tuple[Name, bytes] | None) -> None:
         """Raise Taken where *there* is another model than *model*, unless it may be replaced."""
@@ -163,25 +175,15 @@ class ModelsDir:
     @contextlib.contextmanager
     def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:
         """Write: scratch files, then blobs by rename, then the manifest by rename."""
-        todo = sum(blob.size for blob in self.missing(models))
+        todo = keyed(self.missing(models))
         with contextlib.ExitStack() as stack:
             root = stack.enter_context(Folder.at(self.path, create=True))
             like = root.own_stat()
-            check_room(root, todo)
+            scratch = stack.enter_context(workshop(root, todo, like=like))
             blobs = stack.enter_context(root.folder("blobs", create=True, like=like))
             manifests = stack.enter_context(root.folder("manifests", create=True, like=like))
-            scratch = stack.enter_context(root.folder(SCRATCH, create=True, like=like))
-            Scratch(scratch).sweep()
             root.sync()
-
-            def again() -> Folder:
-                return stack.enter_context(root.folder(SCRATCH, create=True, like=like))
-
-            try:
-                yield _Writing(self, blobs, manifests, Scratch(scratch, again=again), like, report)
-            finally:
-                with contextlib.suppress(Local, Refused):  # somebody else works in it
-                    root.remove(SCRATCH)
+            yield _Writing(self, blobs, manifests, scratch, like, report)
 
 
 class _Writing:
@@ -203,10 +205,18 @@ class _Writing:
         with self._scratch.new(blob.size) as file:
             file.writer.moved = lambda count: self._report(Moved(count))
             hashes = pour(data, blob.size, file.writer.appending(), where=self._blobs.path)
-            known = check(blob, hashes)
-            self._owned &= system.give(file.fd, self._like, directory=False)
-            if known.digest is not None:
-                file.appear(self._blobs, known.digest.file_name)
+            return self._named(file, blob, check(blob, hashes))
+
+    def put_on(self, blob: Blob, opened: Opened) -> Blob:
+        with self._scratch.part(key_of(blob), blob.size) as file:
+            file.writer.moved = lambda count: self._report(Moved(count))
+            file.keep = True
+            return self._named(file, blob, pour_on(file.fd, file.writer, blob, opened, self._report))
+
+    def _named(self, file: NewFile, blob: Blob, known: Blob) -> Blob:
+        self._owned &= system.give(file.fd, self._like, directory=False)
+        if known.digest is not None:
+            file.appear(self._blobs, known.digest.file_name)
         self._known[blob.id] = self._known[known.id] = known
         return known
 
