@@ -122,6 +122,19 @@ def test_folder_file_and_pipe_hold_the_same(tiny: Path) -> None:
     subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=where / "b", check=True)
 
 
+def test_a_damaged_manifest_is_damaged_to_every_command(tiny: Path) -> None:
+    """And not absent."""
+    where = tiny.parent
+    assert modelpack("load", tiny.name, "--to", "m", cwd=where).returncode == 0
+    (where / "m/manifests/registry.ollama.ai/library/tiny-llama/latest").write_bytes(b"{")
+    for command in ("inspect", "verify", "pack -o x", "load --to y", "unpack"):
+        words = command.split()
+        last = ["z"] if command == "unpack" else []
+        done = modelpack(words[0], "m#tiny-llama", *words[1:], *last, cwd=where)
+        assert (done.returncode, b"JSON" in done.stderr) == (4, True), done.stderr
+    assert modelpack("verify", "m#other", cwd=where).returncode == 3
+
+
 def test_load_reads_a_pipe(tiny: Path) -> None:
     """`load -` takes the bundle from standard input."""
     done = modelpack("load", "-", "--to", "m", "--as", "team/x:1", cwd=tiny.parent, stdin=tiny.read_bytes())

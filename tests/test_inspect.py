@@ -21,17 +21,19 @@ from modelpack.documents.gguf_header import Gguf
 from modelpack.documents.model import Model
 from modelpack.documents.modelfile import parse_modelfile
 from modelpack.documents.recipe import Recipe
-from modelpack.errors import Corrupt, ModelpackError, NotFound, Unsupported, Usage
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Usage
 from modelpack.stores import Source
 from modelpack.stores.archive import Archive
 from modelpack.stores.files import LooseGguf
 from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
+from modelpack.stores.plain import PlainFolder
 from modelpack.verbs.inspect import inspect
 from modelpack.verbs.metadata import metadata
 from modelpack.verbs.modelfiles import modelfile_of
 from modelpack.verbs.shared import shared
 from modelpack.verbs.transfer import copy
+from modelpack.verbs.verify import verify
 from modelpack.words.blob import CONFIG, FILE, LICENSE, MESSAGES, MODEL, PARAMS, SYSTEM, TEMPLATE, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
@@ -223,12 +225,16 @@ def test_from_names_the_file_in_this_store(tiny: MemoryStore, tmp_path: Path) ->
     assert named(store) == str(tmp_path / "models" / "blobs" / str(digest))
     shutil.copy(FIXTURES / "tiny-llama.gguf", tmp_path / "w.gguf")
     assert named(LooseGguf(tmp_path / "w.gguf")) == os.path.realpath(tmp_path / "w.gguf")
+    shard = FIXTURES / "tiny-llama-00001-of-00003.gguf"
+    assert named(LooseGguf(shard)) == os.path.realpath(shard)
+    copy(tiny, [model], PlainFolder(tmp_path / "plain", tiny))
+    assert named(PlainFolder(tmp_path / "plain")) == str(tmp_path / "plain" / "0.gguf")
 
 
 def test_the_modelfile_of_a_recipe_says_the_same(tmp_path: Path) -> None:
     (model,) = [one for one in Archive(BUNDLE).models() if isinstance(one.document, Recipe)]
     text = modelfile_of(Archive(BUNDLE), model)
-    assert text == "# ollama create tiny-q8:latest --quantize q8_0\nFROM tiny-llama.gguf\n"
+    assert text == "# ollama create tiny-q8:latest --quantize q8_0\nFROM ./tiny-llama.gguf\n"
     body = {"system": 'say "x"\n', "parameters": {"stop": ["a", "b"]}, "license": ["MIT"], "from": "base:1b"}
     stacked = Model(Name.parse("x"), Recipe.compose(body, {}))
     read = parse_modelfile(modelfile_of(MemoryStore(), stacked).encode())
@@ -236,17 +242,28 @@ def test_the_modelfile_of_a_recipe_says_the_same(tmp_path: Path) -> None:
     assert read.body == {key: value for key, value in body.items() if key != "from"}
     files = {name: MemoryStore().blob(name.encode(), FILE) for name in ("config.json", "a.safetensors")}
     weights = Model(Name.parse("x"), Recipe.compose({}, {"files": files}))
-    assert modelfile_of(MemoryStore(), weights) == "FROM .\n"
+    assert modelfile_of(MemoryStore(), weights) == "FROM ./model\n"
+    adapter = {"adapters": {"adapter_config.json": files["config.json"]}}
+    both = Model(Name.parse("x"), Recipe.compose({}, {"files": files, **adapter}))
+    assert modelfile_of(MemoryStore(), both) == "FROM ./model\nADAPTER ./adapter\n"
+    unread = Blob(5, FILE, title="a.gguf", key="/x/a.gguf")
+    loose = Model(Name.parse("x"), Recipe.compose({}, {"files": {"a.gguf": unread}}))
+    assert modelfile_of(MemoryStore(), loose) == "FROM /x/a.gguf\n"
+    for real, place in ((("/x/config.json", "/x/sub/y.json"), "/x"), (("/blobs/1", "/blobs/2"), ".")):
+        group = {
+            title: Blob(5, FILE, key=key)
+            for title, key in zip(("config.json", "sub/y.json"), real, strict=True)
+        }
+        snapshot = Model(Name.parse("x"), Recipe.compose({}, {"files": group}))
+        assert modelfile_of(MemoryStore(), snapshot) == f"FROM {place}\n"
 
 
 @pytest.mark.parametrize("evil", ["a\nSYSTEM evil.gguf", 'a"""\n.gguf', "a\0.gguf"])
 def test_a_file_name_in_a_recipe_is_never_an_instruction(evil: str) -> None:
     recipe = Recipe.compose({}, {"files": {evil: MemoryStore().blob(b"", FILE)}})
-    try:
-        text = modelfile_of(MemoryStore(), Model(Name.parse("x"), recipe))
-    except Unsupported:
-        return
-    assert [(one.name, one.value) for one in parse_modelfile(text.encode()).commands] == [("from", evil)]
+    text = modelfile_of(MemoryStore(), Model(Name.parse("x"), recipe))
+    (command,) = parse_modelfile(text.encode()).commands
+    assert (command.name, command.value[:3]) == ("from", "./a")
 
 
 BAD: dict[str, tuple[tuple[str, bytes], ...]] = {
@@ -415,7 +432,21 @@ def test_a_lone_shard_is_read_alone(tmp_path: Path) -> None:
     (shown,) = json.loads(run(path, "--key", "tokenizer.ggml.tokens", "--json").stdout)
     assert len(shown["metadata"]["tokenizer.ggml.tokens"]["value"]) == 258
     done = run(path)
-    assert (done.exit_code, "1 of 3" in done.stdout) == (0, True)
+    assert (done.exit_code, "1 of 3" in done.stdout) == (4, True)
+    assert "tiny-llama-00002-of-00003.gguf" in done.stderr
+    assert run(FIXTURES / "tiny-lora.gguf").exit_code == 0
+
+
+def test_verify_asks_for_the_other_shards(tmp_path: Path) -> None:
+    shards = sorted(FIXTURES.glob("tiny-llama-0*.gguf"))
+    for shard in shards[:2]:
+        shutil.copy(shard, tmp_path)
+    found = verify(LooseGguf(tmp_path / shards[0].name))
+    assert (found.good, found.models) == (False, 0)
+    assert shards[2].name in found.problems[0].what
+    shutil.copy(shards[2], tmp_path)
+    found = verify(LooseGguf(tmp_path / shards[0].name))
+    assert (found.good, found.models) == (True, 1)
 
 
 def test_one_thing_at_a_time() -> None:

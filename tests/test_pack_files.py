@@ -24,7 +24,8 @@ from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.plain import PlainFolder
 from modelpack.verbs.gather import Gathered, gather
 from modelpack.verbs.installed import Installed
-from modelpack.verbs.transfer import copy, settle
+from modelpack.verbs.plans import settle
+from modelpack.verbs.transfer import copy
 from modelpack.words.blob import ADAPTER, LICENSE, MESSAGES, MODEL, PARAMS, PROJECTOR, SYSTEM, TEMPLATE, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
@@ -437,6 +438,51 @@ def test_a_shard_that_a_link_brings_in_is_refused(tmp_path: Path) -> None:
     (place / "Modelfile").write_text("FROM ./tiny-llama-00001-of-00003.gguf\n")
     with pytest.raises(Refused, match="lies outside"):
         packed(place)
+
+
+def test_shards_behind_links_inside_the_folder(folder: Path) -> None:
+    """As a single GGUF may be."""
+    (folder / "sub").mkdir()
+    for one in (*folder.glob("tiny-llama-0*.gguf"), folder / "tiny-chat.gguf"):
+        (folder / "sub" / one.name).symlink_to(f"../{one.name}")
+    (folder / "Modelfile").write_text("FROM ./sub/tiny-llama-00001-of-00003.gguf\n")
+    assert the_model(packed(folder)).blobs[0].shards
+    (folder / "Modelfile").write_text("FROM ./sub/tiny-chat.gguf\n")
+    assert the_model(packed(folder)).blobs[0].title == "tiny-chat.gguf"
+
+
+def test_what_a_mac_puts_beside_files(tmp_path: Path) -> None:
+    shutil.copy(FIXTURES / "tiny-llama.gguf", tmp_path)
+    for name in ("._tiny-llama.gguf", "._model.safetensors", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    assert the_model(packed(tmp_path)).blobs[0].title == "tiny-llama.gguf"
+
+
+def test_licences_have_room_together(tmp_path: Path) -> None:
+    shutil.copy(FIXTURES / "tiny-llama.gguf", tmp_path)
+    for number, size in enumerate((3 << 20, 3 << 20, 5 << 20, 99)):
+        (tmp_path / f"LICENSE-{number}").write_bytes(b"x" * size)
+    found = packed(tmp_path)
+    assert [len(raw) for raw in said(found.source, the_model(found), LICENSE)] == [3 << 20, 99]
+    assert [note.split()[0] for note in found.notes] == ["LICENSE-1", "LICENSE-2"]
+    assert "4.19 MB together" in found.notes[0]
+
+
+def test_messages_that_are_too_large_together(folder: Path) -> None:
+    text = "x" * (3 << 20)
+    (folder / "Modelfile").write_text(f"FROM ./tiny-llama.gguf\nMESSAGE user {text}\nMESSAGE user {text}\n")
+    with pytest.raises(Unsupported, match=r"messages blob has 6\.29 MB"):
+        packed(folder)
+
+
+def test_a_models_directory_that_is_none_hides_no_path(tmp_path: Path, models: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "manifests").symlink_to(models / "manifests")
+    (tmp_path / "file").write_bytes(b"")
+    for name in ("linked", "file"):
+        assert not Installed((tmp_path / name,)).names("base")
+    (models / "manifests/registry.ollama.ai/library/base/latest").write_bytes(b"{")
+    assert Installed((models,)).names("base")
 
 
 def test_several_unpacked_models_are_one_source(models: Path, tmp_path: Path) -> None:

@@ -36,9 +36,11 @@ from modelpack.documents.modelfile import parse_modelfile
 from modelpack.documents.recipe import Recipe
 from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Partly, Refused, Taken, Unsupported
 from modelpack.stores.archive import Archive
+from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
-from modelpack.stores.plain import DOCUMENTS, PlainFolder
-from modelpack.verbs.transfer import copy, plan
+from modelpack.stores.plain import DOCUMENTS, OTHERS, PlainFolder
+from modelpack.verbs.plans import plan
+from modelpack.verbs.transfer import copy
 from modelpack.words.blob import (
     ADAPTER,
     CONFIG,
@@ -559,6 +561,36 @@ def test_a_text_that_was_damaged_after_a_crash(tiny: MemoryStore, quick: Path) -
     assert PlainFolder(quick).models() == []
 
 
+def test_a_damaged_file_is_given_to_no_other_model(quick: Path) -> None:
+    store = MemoryStore()
+    store.image("a", *TINY)
+    store.image("b", TINY[0], (SYSTEM, b"S"))
+    unpack(store, quick)
+    shutil.rmtree(quick / "b")
+    (quick / "a" / "Modelfile").unlink()
+    flip(quick / "a" / "0.gguf")
+    with pytest.raises(Taken, match=r"0\.gguf is there, and is another file"):
+        unpack(store, quick)
+    unpack(store, quick, replace=True)
+    assert bits(PlainFolder(quick)) == bits(store)
+
+
+def test_a_list_of_what_was_replaced_that_somebody_wrote(tiny: MemoryStore, quick: Path) -> None:
+    """It frees what is as it says, and nothing else."""
+    digest = str(Digest.of(b"mine"))
+    value = {"files": {"thesis.txt": digest}, "blobs": {digest: {"size": 5}}}
+    (quick / "documents").mkdir()
+    (quick / "thesis.txt").write_bytes(b"mine")
+    for raw in (json.dumps(value), json.dumps(value).replace("thesis.txt", "../x"), "[]"):
+        (quick / "documents" / "replaced.json").write_text(raw)
+        with pytest.raises(Taken, match=r"thesis\.txt"):
+            unpack(tiny, quick)
+        unpack(tiny, quick, replace=True)
+        assert (quick / "thesis.txt").read_bytes() == b"mine"
+        assert not (quick / "documents" / "replaced.json").exists()
+        (quick / DOCUMENTS).unlink()
+
+
 def test_other_things_are_there(tiny: MemoryStore, quick: Path) -> None:
     for name in (".DS_Store", "lost+found", "._x"):
         (quick / name).write_bytes(b"")
@@ -578,11 +610,13 @@ def test_another_model_is_there(shelf: MemoryStore, quick: Path) -> None:
     full, other, *_ = shelf.models()
     unpack(shelf, quick, [full])
     before = tree(quick)
-    for models in ([other], [full, other], [shelf.models()[4]]):
+    for models in ([other], [shelf.models()[4]]):
         with pytest.raises(Taken):
             unpack(shelf, quick, models)
-    with pytest.raises(Taken):
-        unpack(shelf, quick, [full, other], replace=True)
+    for replace in (True, False):  # nobody is asked whether to replace what cannot be
+        with pytest.raises(Refused) as refused:
+            unpack(shelf, quick, [full, other], replace=replace)
+        assert not isinstance(refused.value, Taken)
     assert tree(quick) == before
     unpack(shelf, quick, [other], replace=True)
     unpack(shelf, quick / "fresh" / "deep", [other])
@@ -718,7 +752,10 @@ def test_dying_while_another_is_replaced(quick: Path, links: bool, monkeypatch: 
         monkeypatch.setattr(os, "link", no_link)
     store, old = MemoryStore(), MemoryStore()
     store.image("m", TINY[0], (LICENSE, b"MIT"), (LICENSE, b"second"))
-    old.image("m", (MODEL, noise(len(WEIGHTS))), (LICENSE, b"OLD"), (SYSTEM, b"S"))
+    draft = (DRAFT, noise(99), "old-draft.gguf")
+    titled(
+        old, "m", (MODEL, noise(len(WEIGHTS)), "0.gguf"), draft, (LICENSE, b"OLD", None), (SYSTEM, b"S", None)
+    )
     unpack(store, quick / "want")
     want = files_of(quick / "want")
     seen = set()
@@ -731,7 +768,8 @@ def test_dying_while_another_is_replaced(quick: Path, links: bool, monkeypatch: 
         there = bits(PlainFolder(quick / "out"))
         assert there in ({}, bits(old), bits(store))
         seen.add(len(there) and next(iter(there.values()))[0])
-        unpack(store, quick / "out", replace=True)
+        assert there or not (quick / "out" / "Modelfile").exists() or modelfile(quick / "out").count("MIT")
+        unpack(store, quick / "out", replace=bool(there))  # what a broken run left is in nobody's way
         assert {
             name: raw for name, raw in files_of(quick / "out").items() if ".modelpack" not in name
         } == want
@@ -768,6 +806,21 @@ def test_one_that_fails_does_not_keep_the_others(quick: Path) -> None:
     unpack(store, quick)
     assert bits(PlainFolder(quick)) == bits(store)
     assert not [one for one in store.opened[:2] if one.media_type == MODEL]
+
+
+def test_a_text_that_is_a_link_fails_its_model_alone(quick: Path) -> None:
+    store = MemoryStore()
+    store.image("good", *TINY)
+    store.image("bad", TINY[0], (SYSTEM, b"S"))
+    copy(store, store.models(), FolderBundle(quick / "bundle"))
+    blob = quick / "bundle" / "blobs" / "sha256" / Digest.of(b"S").hex
+    blob.rename(quick / "elsewhere")
+    blob.symlink_to(quick / "elsewhere")
+    source = FolderBundle(quick / "bundle")
+    with pytest.raises(Partly) as partly:
+        copy(source, source.models(), PlainFolder(quick / "out", source))
+    assert [(name[-10:], type(why)) for name, why in partly.value.failed.items()] == [("bad:latest", Refused)]
+    assert [str(one.name) for one in PlainFolder(quick / "out").models()] == ["good:latest"]
 
 
 def test_a_failed_run_leaves_no_empty_folders(quick: Path) -> None:
@@ -892,6 +945,15 @@ def test_blobs_that_are_not_there(tiny: MemoryStore, quick: Path) -> None:
     (quick / "0.gguf").unlink()
     with pytest.raises(NotFound):
         plain.open(weights)
+
+
+def test_models_that_are_called_like_marks(quick: Path) -> None:
+    store = MemoryStore()
+    for name in OTHERS:
+        store.image(name, *TINY)
+    unpack(store, quick)
+    assert not set(OTHERS) & set(os.listdir(quick))
+    assert bits(PlainFolder(quick)) == bits(store)
 
 
 def test_folders_of_others_are_left_alone(shelf: MemoryStore, quick: Path) -> None:

@@ -5,19 +5,37 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import FULL, TINY, MemoryStore, bits, files_of
+from conftest import FULL, TINY, MemoryStore, bits, files_of, forked, needs_root, tree, waited
 
+from modelpack.cli.load import command as load_command
 from modelpack.cli.unpack import command
-from modelpack.errors import ModelpackError, NotFound, Partly, Taken, Unexpected, Unsupported, Usage
+from modelpack.errors import (
+    Corrupt,
+    ModelpackError,
+    NotFound,
+    Partly,
+    Refused,
+    Taken,
+    Unexpected,
+    Unsupported,
+    Usage,
+)
 from modelpack.stores.archive import Archive
+from modelpack.stores.folder import FolderBundle
+from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.plain import PlainFolder
 from modelpack.verbs import locate
+from modelpack.verbs.inspect import inspect
 from modelpack.verbs.transfer import copy
+from modelpack.verbs.verify import verify
 from modelpack.words.blob import SYSTEM
+from modelpack.words.report import Note, Step
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +51,18 @@ def run(*args: object) -> Result:
     done = CliRunner().invoke(command, [str(one) for one in args])
     assert done.exception is None or isinstance(done.exception, ModelpackError | SystemExit), done.exception
     return done
+
+
+def load(*args: object) -> Result:
+    """`modelpack load`, in this process."""
+    return CliRunner().invoke(load_command, [str(one) for one in args])
+
+
+def flip(path: Path) -> None:
+    """Change a bit in the middle of it."""
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
 
 
 def packed(store: MemoryStore, name: str = "b.tar") -> str:
@@ -87,13 +117,114 @@ def test_several_models_and_some_of_them(shelf: MemoryStore) -> None:
 
 def test_pack_takes_the_folder_up(tiny: MemoryStore) -> None:
     run(packed(tiny), "out")
-    again = locate.source("out")
+    again = locate.source("out", anew=True)
     assert isinstance(again, PlainFolder)
     assert [one.document.id for one in again.models()] == [one.document.id for one in tiny.models()]
     Path("out/Modelfile").write_text("FROM ./0.gguf\nSYSTEM Other\n")
-    changed = locate.source("out")
+    said: list[Step] = []
+    changed = locate.source("out", anew=True, report=said.append)
     assert not isinstance(changed, PlainFolder)
+    assert [str(one.name) for one in changed.models()] == ["tiny:latest"]
+    assert [one.text for one in said if isinstance(one, Note)] == [
+        "out: Modelfile was changed: packed from the Modelfile, with an ID of its own."
+    ]
     assert changed.models()[0].document.id != tiny.models()[0].document.id
+
+
+def test_only_pack_makes_another_model_of_changed_files(tiny: MemoryStore) -> None:
+    run(packed(tiny), "out")
+    assert run("out", "again").exit_code == 0
+    assert bits(PlainFolder(Path("again"))) == bits(tiny)
+    good = verify(locate.source("out"))
+    assert (good.good, good.models, good.blobs) == (True, 1, 4)
+    assert good.bytes_read == sum(blob.size for blob in tiny.models()[0].blobs)
+    flip(Path("out/0.gguf"))
+    bad = verify(locate.source("out"))
+    assert [one.what for one in bad.problems] == ["0.gguf is not what it was when it was unpacked"]
+    for way in (run, load):
+        error = way("out", "other" if way is run else "--to=models").exception
+        assert isinstance(error, Corrupt)
+        assert "is damaged" in error.what
+    assert PlainFolder(Path("other")).models() == ModelsDir(Path("models")).models() == []
+    with Path("out/Modelfile").open("a") as file:
+        file.write("SYSTEM mine\n")
+    for way in (run, load):
+        error = way("out", "third" if way is run else "--to=models").exception
+        assert isinstance(error, Corrupt)
+        assert error.what == "Modelfile was changed"
+        assert "modelpack pack" in error.advice
+    bad = verify(locate.source("out"))
+    assert [one.what.partition(" ")[0] for one in bad.problems] == ["Modelfile", "0.gguf"]
+    assert [one.what for one in inspect(locate.source("out")).problems] == ["Modelfile was changed"]
+    Path("out/documents/manifest.json").write_text("{}")
+    assert not verify(locate.source("out")).good
+
+
+def test_one_of_a_set_is_looked_at_alone(shelf: MemoryStore) -> None:
+    run(packed(shelf), "out")
+    Path("out/full/Modelfile").write_text("FROM x\n")
+    assert load("out#twin", "--to=models").exit_code == 0
+    assert isinstance(load("out#full", "--to=models").exception, Corrupt)
+    assert verify(locate.source("out"), ["twin"]).good
+    assert not verify(locate.source("out"), ["full"]).good
+
+
+def test_changed_files_without_a_modelfile_are_no_other_model(tiny: MemoryStore) -> None:
+    run(packed(tiny), "out", "--no-modelfile")
+    with pytest.raises(Unsupported, match="no Modelfile"):
+        locate.source("out", anew=True, quantize="q8_0")
+    flip(Path("out/0.gguf"))
+    with pytest.raises(Corrupt, match=r"0\.gguf is not what it was") as caught:
+        locate.source("out", anew=True)
+    assert "Unpack it again" in caught.value.advice
+
+
+def test_folders_of_others_are_in_nobodys_way(shelf: MemoryStore) -> None:
+    """Neither one that cannot be read, nor a copy of one that was unpacked."""
+    run(packed(shelf), "out", "twin", "full")
+    shutil.copytree("out/twin", "out/twin copy")
+    Path("out/zzz/documents").mkdir(parents=True)
+    Path("out/zzz/documents/model.json").write_text("[]")
+    done = run("b.tar", "out", "twin", "copy", "--json")
+    assert done.exit_code == 0
+    assert [one["folder"] for one in json.loads(done.stdout)["models"]] == ["twin", "copy"]
+
+
+@needs_root
+def test_a_folder_that_may_not_be_read(tiny: MemoryStore, open_place: Path) -> None:
+    """As lost+found on a drive: in the bundle, and where it is unpacked."""
+    copy(tiny, tiny.models(), FolderBundle(open_place / "bundle"))
+    for name in ("bundle", "out"):
+        (open_place / name / "lost+found").mkdir(parents=True, mode=0o700)
+    os.chown(open_place / "out", 65534, 65534)
+
+    def work() -> None:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        source = locate.source(str(open_place / "bundle"))
+        copy(source, source.models(), PlainFolder(open_place / "out", source))
+        assert PlainFolder(open_place / "out").fits() is None
+
+    subprocess.run(["chmod", "-R", "a+r", open_place / "bundle" / "blobs"], check=True)
+    assert waited(forked(work)) == 0
+    assert bits(PlainFolder(open_place / "out")) == bits(tiny)
+
+
+@pytest.mark.parametrize("kind", [FolderBundle, ModelsDir])
+def test_nothing_is_unpacked_into_another_store(
+    tiny: MemoryStore, kind: type[FolderBundle] | type[ModelsDir]
+) -> None:
+    copy(tiny, tiny.models(), kind(Path("store")))
+    before = tree(Path("store"))
+    assert isinstance(run(packed(tiny), "store", "--replace").exception, Refused)
+    assert tree(Path("store")) == before
+
+
+def test_a_quoted_tilde_is_the_home(tiny: MemoryStore, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(here / "home"))
+    assert run(packed(tiny), "~/x").exit_code == 0
+    assert (here / "home" / "x" / "Modelfile").exists()
 
 
 def test_what_is_there_already(tiny: MemoryStore) -> None:

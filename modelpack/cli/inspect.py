@@ -77,9 +77,8 @@ def command(
         warn(remark)
     if found.gguf is None:
         leave_by(found.problems)
-    elif not (
-        all_keys or keys
-    ):  # an adapter alone is whole, and no model; of a shard alone the rest is missing
+    elif not all_keys and not keys:
+        # An adapter alone is whole, and no model; of a shard alone the rest is missing.
         leave_by([one for one in found.problems if not isinstance(one, Unsupported)])
 
 

@@ -26,8 +26,9 @@ from modelpack.documents.receipt import Receipt
 from modelpack.errors import ModelpackError, Partly, Unsupported, Usage
 from modelpack.stores import Identified, OneWay, Source
 from modelpack.verbs import locate
+from modelpack.verbs.plans import Plan, plan
 from modelpack.verbs.requests import create_request_of, makes_requests
-from modelpack.verbs.transfer import Plan, copy, plan
+from modelpack.verbs.transfer import copy
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 from modelpack.words.text import size
@@ -70,7 +71,7 @@ def command(
     """
     place = locate.Located.parse(bundle)
     source = locate.source(place.text, expect=expect)
-    chosen = locate.choose(source.models(), [*model, *([place.pick] if place.pick else [])], bundle)
+    chosen = locate.picked(source, [*model, *([place.pick] if place.pick else [])], bundle)
     if name is not None:
         if len(chosen) > 1:
             raise Usage("--as needs a single model", advice="Name it: modelpack load BUNDLE MODEL --as NAME")

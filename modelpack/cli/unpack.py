@@ -69,9 +69,10 @@ def command(
     Several get a folder each. `modelpack pack DIRECTORY` makes the same model again, with the same ID, as
     long as no file was changed. All models are unpacked, or those named. `-` reads the bundle from a pipe.
     """
+    directory = os.path.expanduser(directory)
     place = locate.Located.parse(bundle)
     source = locate.source(place.text, expect=expect)
-    chosen = locate.choose(source.models(), [*model, *([place.pick] if place.pick else [])], bundle)
+    chosen = locate.picked(source, [*model, *([place.pick] if place.pick else [])], bundle)
     fingerprint = source.fingerprint if isinstance(source, Identified) else None
     for line in bundle_lines(bundle, fingerprint) if fingerprint is not None else ():
         talk(line, quiet=quiet)
@@ -111,8 +112,7 @@ def command(
 def _records(directory: str) -> dict[str, Record]:
     """What was unpacked there, by the folded name of the model."""
     plain = locate.plain_target(directory)
-    records = plain.records if isinstance(plain, PlainFolder) else ()
-    return {record.model.name.folded: record for record in records}
+    return plain.unpacked() if isinstance(plain, PlainFolder) else {}
 
 
 def _json(record: Record) -> dict[str, object]:

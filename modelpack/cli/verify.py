@@ -7,6 +7,7 @@ import click
 from modelpack.cli.options import expect_option, json_option, quiet_option
 from modelpack.cli.progress import Progress
 from modelpack.cli.talk import bundle_lines, counted, leave_by, result, result_json
+from modelpack.hands.hashing import blamed
 from modelpack.verbs import locate
 from modelpack.verbs.verify import verify
 from modelpack.words.digest import Digest
@@ -20,13 +21,13 @@ Examples:
   modelpack verify /usr/share/ollama/.ollama/models
   modelpack verify qwen3.tar --expect sha256:b30f…"""
 )
-@click.argument("what", metavar="BUNDLE|MODELS_DIR|FILE")
+@click.argument("what", metavar="BUNDLE|DIR|FILE")
 @click.option("--sha256", is_flag=True, help="Hold bytes against SHA-256, also where BLAKE3 is recorded.")
 @expect_option
 @json_option
 @quiet_option
 def command(what: str, sha256: bool, expect: Digest | None, as_json: bool, quiet: bool) -> None:
-    """Check that a bundle, a models directory or a GGUF is whole.
+    """Check that a bundle, a models directory, what `unpack` wrote or a GGUF is whole.
 
     Every problem is listed: structure first, then what is missing or has a wrong size, then the bytes of
     every blob. It also says what it did not check.
@@ -34,7 +35,8 @@ def command(what: str, sha256: bool, expect: Digest | None, as_json: bool, quiet
     place = locate.Located.parse(what)
     with Progress(quiet=quiet) as progress:
         store = locate.source(place.text, expect=expect)
-        verdict = verify(store, [place.pick] if place.pick else [], sha256=sha256, report=progress)
+        with blamed(what):
+            verdict = verify(store, [place.pick] if place.pick else [], sha256=sha256, report=progress)
     if as_json:
         result_json(
             {

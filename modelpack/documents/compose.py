@@ -24,11 +24,13 @@ from modelpack.words.blob import (
     MODEL,
     PARAMS,
     PROJECTOR,
+    SMALL,
     SYSTEM,
     TEMPLATE,
     Blob,
 )
 from modelpack.words.digest import Digest
+from modelpack.words.text import size
 
 _KINDS = {"model": MODEL, "projector": PROJECTOR, "adapter": ADAPTER}
 _ORDER = (MODEL, PROJECTOR, ADAPTER, DRAFT)
@@ -68,11 +70,12 @@ def compose(
 
     *body* has the fields of a create request that are not files: template, system, license (a list),
     parameters, messages, renderer, parser, requires. Raises Unsupported where there is not just one model,
-    or more adapters or drafts than Ollama runs.
+    or more adapters or drafts than Ollama runs, or a text has more than SMALL bytes.
     """
     made: dict[Digest, bytes] = {}
 
     def make(raw: bytes, media_type: str) -> Blob:
+        _check_size(len(raw), media_type, where)
         digest = Digest.of(raw)
         made[digest] = raw
         return Blob(len(raw), media_type, digest)
@@ -105,10 +108,19 @@ def compose(
         layers = [layer for layer in layers if layer.media_type != PARAMS]
         layers.append(make(go_json(go_numbers(dict(sorted(params.items())))) + b"\n", PARAMS))
     if messages := body.get("messages"):
+        _check_size(sum(len(one["content"]) for one in messages), MESSAGES, where)  # before it is written out
         layers = [layer for layer in layers if layer.media_type != MESSAGES]
         layers.append(make(go_json(messages) + b"\n", MESSAGES))
     image = Image.compose(make(config, CONFIG), layers)
     return image, {blob.digest: made[blob.digest] for blob in image.blobs if blob.digest in made}
+
+
+def _check_size(count: int, media_type: str, where: object) -> None:
+    if count > SMALL:
+        kind = Blob(count, media_type).kind
+        raise Unsupported(
+            f"its {kind} blob has {size(count)}; no more than {size(SMALL)} is taken", where=where
+        )
 
 
 def _check_counts(layers: Sequence[Blob], where: object) -> None:

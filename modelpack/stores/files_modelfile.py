@@ -28,6 +28,7 @@ from modelpack.stores.files_snapshot import licences, snapshot_files
 from modelpack.words.blob import ADAPTER, DRAFT, FILE, MODEL, PARAMS, PROJECTOR, SMALL, TEMPLATE, Blob
 from modelpack.words.name import Name
 from modelpack.words.reader import read_at_most
+from modelpack.words.text import size
 
 Installed = Callable[[Name], "tuple[Source, Model] | None"]
 """Looks for an installed model by name: where it is, and what it is."""
@@ -88,13 +89,19 @@ class _Reading:
         return self._recipe() if self._only_a_server else self._image()
 
     def add_licences(self, files: Mapping[str, Path]) -> None:
-        """Carry along the texts of licence files, which Ollama's create would leave behind."""
-        texts = []
+        """Carry along the texts of licence files, at most SMALL: Ollama's create would leave them behind."""
+        texts: list[str] = []
+        left = SMALL
         for title, file in files.items():
             with FileReader.at(file) as reader, blamed(file):
-                raw = read_at_most(reader, SMALL, "a licence")
+                if reader.size > left:
+                    most = f"a model's licences have {size(SMALL)} together at most"
+                    self._notes.append(f"{title} ({size(reader.size)}) is not carried along: {most}.")
+                    continue
+                raw = read_at_most(reader, left, "a licence")
             try:
                 texts.append(raw.decode("utf-8"))
+                left -= len(raw)
             except UnicodeDecodeError:
                 self._notes.append(f"{title} is not UTF-8, and not carried along.")
         if texts:
@@ -142,7 +149,7 @@ class _Reading:
         parts: dict[object, WholeFile | Any] = {}
         for gguf in ggufs:
             with blamed(gguf):
-                part = gguf_part(gguf, folder=gguf.parent if self._plain(command) else None)
+                part = gguf_part(gguf, folder=self._folder if self._plain(command) else None)
             parts.setdefault(part.key, part)
         for part in parts.values():
             kind = DRAFT if command.name == "draft" else media_type_of(part.gguf)
@@ -159,8 +166,10 @@ class _Reading:
             if path.suffix.lower() == ".safetensors":
                 raise self._against(command, f"{command.value} is one file of a model: name its folder")
             return [path], {}
-        ggufs = sorted(one for one in path.iterdir() if one.name.lower().endswith(".gguf"))
-        if ggufs and not any(path.glob("*.safetensors")):
+        # A Mac puts `._x.gguf` beside every file on exFAT.
+        files = [one for one in path.iterdir() if not one.name.startswith(".")]
+        ggufs = sorted(one for one in files if one.name.lower().endswith(".gguf"))
+        if ggufs and not any(one.suffix == ".safetensors" for one in files):
             return [self._inside(one, path) for one in ggufs], {}
         return [], snapshot_files(path, adapter=command.name == "adapter")
 

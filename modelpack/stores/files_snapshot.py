@@ -19,7 +19,7 @@ from modelpack.hands.bytes import FileReader
 from modelpack.hands.disk import Folder
 from modelpack.hands.hashing import blamed
 from modelpack.hands.links import within
-from modelpack.words.blob import KIB, MIB, SMALL
+from modelpack.words.blob import KIB, MIB
 from modelpack.words.reader import fill, read_at_most
 
 FILES_MOST, ENTRIES_MOST, TENSORS_MOST = 10_000, 100_000, 1_000_000
@@ -109,13 +109,9 @@ def snapshot_name(path: Path) -> str:
 
 
 def licences(folder: Path) -> dict[str, Path]:
-    """The licence texts in *folder*, at most SMALL each: name → real path. Ollama sends none by itself."""
-    files = {
-        name: within(folder / name, folder)
-        for name in _names(folder, below=False)
-        if _LICENCE.fullmatch(name)
-    }
-    return {name: path for name, path in files.items() if path.stat().st_size <= SMALL}
+    """The licence texts in *folder*, of any size: name → real path. Ollama sends none by itself."""
+    names = _names(folder, below=False)
+    return {name: within(folder / name, folder) for name in names if _LICENCE.fullmatch(name)}
 
 
 def _entries(folder: Path, most: int) -> list[os.DirEntry[str]]:

@@ -8,32 +8,34 @@ A folder for each model, or just one model right in DIR: its GGUFs under their o
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from modelpack.documents.model import Model, blobs_of
-from modelpack.documents.modelfile_grammar import LIMIT
-from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Taken, Unsupported
+from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Unsupported
 from modelpack.hands.bytes import FileReader
-from modelpack.hands.crew import Gone, Stoppable, in_parallel
 from modelpack.hands.disk import Folder
-from modelpack.hands.hashing import Counted, pour, read_small
+from modelpack.hands.hashing import read_small
 from modelpack.hands.scratch import Scratch, check_room
 from modelpack.stores import OneWay, Placed, Session, Source
-from modelpack.stores.plain_home import SCRATCH, Home, Seen
+from modelpack.stores.plain_check import hashed, joined, looked
+from modelpack.stores.plain_home import SCRATCH, Home
 from modelpack.stores.plain_layout import MODELFILE, digest_of
-from modelpack.stores.plain_record import DOCUMENTS, Record, open_at, read_at, read_record, size_at
+from modelpack.stores.plain_record import DOCUMENTS, Record, open_at, read_record
+from modelpack.stores.plain_seen import Seen
 from modelpack.stores.plain_writing import Writing
 from modelpack.words.blob import Blob
 from modelpack.words.digest import Digest
 from modelpack.words.filename import Paths, labelled
-from modelpack.words.report import Moved, Report, Stage, silent
+from modelpack.words.report import Report, silent
 
-__all__ = ["DOCUMENTS", "MODELFILE", "PlainFolder", "Record"]
+__all__ = ["DOCUMENTS", "MODELFILE", "OTHERS", "PlainFolder", "Record"]
 
-_HANDS = 3
+OTHERS = ("oci-layout", "index.json", "manifests", "blobs")
+"""Marks of other stores: nothing is unpacked under these names, and nothing beside them."""
 
 
 class PlainFolder:
@@ -84,10 +86,28 @@ class PlainFolder:
             for record in self.records:
                 for path in record.paths(blob.digest):
                     try:
-                        return open_at(root, _joined(record, path), blob, offset)
+                        return open_at(root, joined(record, path), blob, offset)
                     except (NotFound, Corrupt) as error:
                         failed = error
         raise failed
+
+    def changes(
+        self, models: Sequence[Model] | None = None, report: Report = silent
+    ) -> Generator[str, None, None]:
+        """What of *models* (None: of all) is not what it was when it was unpacked, in sentences; all is read.
+
+        What names and sizes tell comes first. Raises as `records` does, and Local where the medium fails.
+        """
+        with Folder.at(self.path) as root:
+            records = self._of(models)
+            found = looked(root, records)
+            yield from found.values()
+            yield from hashed(root, records, found, report)
+
+    def look(self, models: Sequence[Model] | None = None) -> list[str]:
+        """As `changes`, as far as names, sizes and Modelfiles tell."""
+        with Folder.at(self.path) as root:
+            return list(looked(root, self._of(models)).values())
 
     def fits(self, report: Report = silent) -> str | None:
         """None where every file is still what it was when it was unpacked; else a sentence that says why not.
@@ -95,33 +115,20 @@ class PlainFolder:
         Every byte is hashed, several files at a time. Raises Local where the medium fails.
         """
         try:
-            records = self.records
+            with contextlib.closing(self.changes(report=report)) as found:
+                return next(found, None)
         except (NotFound, Corrupt, Unsupported, Refused) as error:
             return f"{error.where}: {error.what}" if error.where else error.what
-        files = [(record, path, blob) for record in records for path, blob in record.files.items()]
-        with Folder.at(self.path) as root:
-            for record in records:
-                if reason := _modelfile_changed(root, record):
-                    return reason
-            for record, path, _ in files:
-                with contextlib.suppress(Refused):  # it is said below
-                    if size_at(root, _joined(record, path)) is None:
-                        return f"{_joined(record, path)} is missing"
-            report(Stage("checking", sum(blob.size for _, _, blob in files)))
 
-            def changed(file: tuple[Record, str, Blob], gone: Gone) -> bool:
-                record, path, blob = file
-                try:
-                    with open_at(root, _joined(record, path), blob) as reader:
-                        counted = Counted(Stoppable(reader, gone), lambda count: report(Moved(count)))
-                        return pour(counted, blob.size).sha256 != blob.digest
-                except (NotFound, Corrupt, Refused):
-                    return True
-
-            for (record, path, _), other in in_parallel(files, changed, _HANDS):
-                if other:
-                    return f"{_joined(record, path)} is not what it was when it was unpacked"
+    def file_of(self, digest: Digest | None) -> Path | None:
+        """The first file that is noted for the blob *digest*; None where there is none."""
+        for record in self.records:
+            for path in record.paths(digest):
+                return self.path / joined(record, path)
         return None
+
+    def _of(self, models: Sequence[Model] | None) -> list[Record]:
+        return [record for record in self.records if models is None or record.model in models]
 
     # --- target
 
@@ -189,17 +196,17 @@ class PlainFolder:
     def _homes(self, root: Folder | None, models: Sequence[Model]) -> list[Home]:
         """Where *models* belong: where they are, else right here if there is but one, else a folder each.
 
-        Taken where a model is right here and others are to come beside it.
+        Refused where a model is right here and others are to come beside it: no --replace helps.
         """
         there = self._there(root) if root is not None else {}
-        known = {record.model.name.folded: name for name, record in there.items()}
+        known = {record.model.name.folded: name for name, record in reversed(there.items())}
         alone = "" in there or not (self._several or there)
-        paths = Paths(SCRATCH, *there)
+        paths = Paths(SCRATCH, *OTHERS, *there)
         homes = []
         for model in models:
             name = known.get(model.name.folded)
             if name is None and "" in there and self._several:
-                raise Taken(
+                raise Refused(
                     f"{there[''].model.name} was unpacked right there, so no other can be put beside it",
                     where=self.path,
                     advice="Name another folder.",
@@ -208,6 +215,13 @@ class PlainFolder:
                 name = "" if alone else paths.take(labelled(model.name))
             homes.append(Home(name, model, self._seen, modelfile=self._modelfile, replace=self._replace))
         return homes
+
+    def unpacked(self) -> dict[str, Record]:
+        """What was unpacked here, by the folded name of the model; what cannot be read is left out."""
+        with Folder.at(self.path) as root:
+            there = self._there(root)
+        # Somebody may have copied a folder: the first one counts, as for `_homes`.
+        return {record.model.name.folded: record for record in reversed(there.values())}
 
     def _there(self, root: Folder) -> dict[str, Record]:
         """What was unpacked before, by folder; what cannot be read is left out."""
@@ -236,34 +250,16 @@ class PlainFolder:
 
         try:
             return home.modelfile(read)[0]
-        except Corrupt:  # damaged: whoever puts it says so, of this one model
+        except (Corrupt, Refused):  # damaged, or a link: whoever puts it says so, of this one model
             return None
-
-
-def _joined(record: Record, path: str) -> str:
-    return f"{record.folder}/{path}" if record.folder else path
 
 
 def _folders(root: Folder) -> list[str]:
     found = []
     for name in root.names():
         about = root.stat(name)
-        if about is not None and stat.S_ISDIR(about.st_mode) and name != SCRATCH:
+        if about is None or not stat.S_ISDIR(about.st_mode) or name == SCRATCH:
+            continue
+        if os.access(root.path / name, os.R_OK | os.X_OK):  # lost+found lies on many a drive
             found.append(name)
     return found
-
-
-def _modelfile_changed(root: Folder, record: Record) -> str:
-    """What became of the Modelfile of *record*, as a sentence; empty where it is what it was."""
-    path = _joined(record, MODELFILE)
-    try:
-        found: Digest | None = Digest.of(read_at(root, path, LIMIT))
-    except NotFound:
-        found = None
-    except (Corrupt, Refused):
-        return f"{path} was changed"
-    if found == record.modelfile:
-        return ""
-    if record.modelfile is None:
-        return f"{path} was added"
-    return f"{path} is missing" if found is None else f"{path} was changed"

@@ -10,10 +10,8 @@ from pathlib import Path
 
 from modelpack.documents.model import Model
 from modelpack.documents.modelfile_grammar import LIMIT
-from modelpack.errors import Corrupt, NotFound, Taken, Unsupported
-from modelpack.hands.bytes import FileReader
+from modelpack.errors import Corrupt, NotFound, Refused, Taken
 from modelpack.hands.disk import Folder
-from modelpack.hands.hashing import pour
 from modelpack.stores import Placed
 from modelpack.stores.plain_layout import (
     FOLDER,
@@ -26,7 +24,15 @@ from modelpack.stores.plain_layout import (
     staged,
     why_none,
 )
-from modelpack.stores.plain_record import DOCUMENTS, Record, below, open_at, read_at, read_record, size_at
+from modelpack.stores.plain_record import (
+    DOCUMENTS,
+    REPLACED,
+    Record,
+    read_at,
+    read_replaced,
+    size_at,
+)
+from modelpack.stores.plain_seen import Seen
 from modelpack.words.blob import Blob
 from modelpack.words.digest import Digest
 from modelpack.words.filename import systems_own
@@ -34,56 +40,7 @@ from modelpack.words.filename import systems_own
 SCRATCH = ".modelpack"
 WAY = "plain"
 _ELSE = "Use --replace to have it replaced, or name another folder."
-_MINE = re.compile(r"sha256-[0-9a-f]{64}|(model|manifest|recipe)\.json", re.ASCII)
-
-
-class Seen:
-    """What is known of files: what they hashed to when last read or written, and which records they are.
-
-    A file that was changed since is another one.
-    """
-
-    def __init__(self) -> None:
-        self._digests: dict[tuple[int, ...], Digest] = {}
-        self._records: dict[str, tuple[tuple[int, ...], Record]] = {}
-
-    def record(self, folder: Folder, name: str) -> Record | None:
-        """What was unpacked in *folder*, called *name*; None where nothing was, or it cannot be read."""
-        try:
-            mark = _mark(folder, DOCUMENTS) or ()
-            if name not in self._records or self._records[name][0] != mark:
-                self._records[name] = mark, read_record(folder, name)
-        except (NotFound, Corrupt, Unsupported):
-            return None
-        return self._records[name][1]
-
-    def note(self, folder: Folder, path: str, digest: Digest) -> None:
-        """The file at *path* has these bytes."""
-        mark = _mark(folder, path)
-        if mark is not None:
-            self._digests[mark] = digest
-
-    def hashed(self, folder: Folder, path: str, blob: Blob) -> Digest:
-        """What the file at *path*, of the size of *blob*, hashes to; read where that is not known yet."""
-        mark = _mark(folder, path) or ()
-        if mark not in self._digests:
-            with open_at(folder, path, blob) as reader:
-                self._digests[mark] = digest_in(reader)
-        return self._digests[mark]
-
-
-def _mark(folder: Folder, path: str) -> tuple[int, ...] | None:
-    with below(folder, path) as (into, name):
-        found = into.stat(name)
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns) if found else None
-
-
-def digest_in(reader: FileReader) -> Digest:
-    """The SHA-256 of what *reader* brings."""
-    found = pour(reader, reader.size).sha256
-    if found is None:
-        raise TypeError("it was asked for")
-    return found
+_MINE = re.compile(r"sha256-[0-9a-f]{64}|(model|replaced|manifest|recipe)\.json", re.ASCII)
 
 
 class Home:
@@ -134,17 +91,25 @@ class Home:
         """What was unpacked there before; None where nothing was, or where it cannot be read."""
         return self._seen.record(folder, self.name)
 
+    def left(self, folder: Folder) -> list[str]:
+        """What is left of a model that a broken run was replacing there: files as it noted them."""
+        found = []
+        for path, blob in read_replaced(folder).items():
+            with contextlib.suppress(Refused):
+                if size_at(folder, path) == blob.size:
+                    found.append(path)
+        return found
+
     # --- what is there
 
-    def whole(self, folder: Folder, path: str, blob: Blob, record: Record | None) -> bool:
-        """Whether *blob* stands at *path*: by size where that is its name or *record* says so, else by hash.
+    def whole(self, folder: Folder, path: str, blob: Blob) -> bool:
+        """Whether *blob* stands at *path*: by size where that is its own name, else by hash.
 
         Refused where something else than a plain file is there.
         """
         if size_at(folder, path) != blob.size:
             return False
-        noted = record.files.get(path) if record is not None else None
-        if path == staged(digest_of(blob)) or (noted is not None and noted.digest == blob.digest):
+        if path == staged(digest_of(blob)):
             return True
         return self._seen.hashed(folder, path, blob) == blob.digest
 
@@ -158,9 +123,8 @@ class Home:
                 if size_at(folder, staged(digest)) == blob.size:
                     self._seen.note(folder, staged(digest), digest)
                     return staged(digest)
-                record = self.record(folder)
                 for path in self.paths[digest]:
-                    if self.whole(folder, path, blob, record):
+                    if self.whole(folder, path, blob):
                         return path
         except NotFound:
             pass
@@ -232,7 +196,7 @@ class Home:
     def _in_the_way(self, folder: Folder, text: bytes | None) -> str:
         """What is in the way, as a sentence; all is looked at, as what is no plain file is Refused."""
         reasons = []
-        record = self.record(folder)
+        record, left = self.record(folder), self.left(folder)
         if record is None and size_at(folder, DOCUMENTS) is not None:
             reasons.append(f"{DOCUMENTS} is there, and cannot be read")
         elif record is not None and record.model.document.raw != self.model.document.raw:
@@ -242,14 +206,23 @@ class Home:
             )
         elif record is not None and record.model.name.folded != self.model.name.folded:
             reasons.append(f"{record.model.name} is unpacked there, the same model by another name")
-        if record is None and (strangers := self._strangers(folder)):
+        if record is None and (strangers := self._strangers(folder, left)):
             reasons.append(f"other things are there: {', '.join(strangers[:3])}")
         for path, blob in self.layout.files.items():
-            if size_at(folder, path) is not None and not self.whole(folder, path, blob, record):
+            if size_at(folder, path) is None or self.whole(folder, path, blob):
+                continue
+            if path not in left:
                 reasons.append(f"{path} is there, and is another file")
         raw = self.model.document.raw
         size = size_at(folder, self.layout.document)
-        if size is not None and (size != len(raw) or read_at(folder, self.layout.document, size) != raw):
+        broken = (
+            size_at(folder, REPLACED) is not None
+        )  # then it is the document of the model that was replaced
+        if (
+            size is not None
+            and not broken
+            and (size != len(raw) or read_at(folder, self.layout.document, size) != raw)
+        ):
             reasons.append(f"{self.layout.document} is there, and says something else")
         if self.wants_modelfile and size_at(folder, MODELFILE) is not None:
             written = self._written(folder)
@@ -259,9 +232,9 @@ class Home:
                 reasons.append("its Modelfile says something else")
         return reasons[0] if reasons else ""
 
-    def _strangers(self, folder: Folder) -> list[str]:
-        """What lies there that is none of the files to come, nor the systems' own."""
-        known = {path.partition("/")[0] for path in self.layout.files} | {FOLDER, SCRATCH}
+    def _strangers(self, folder: Folder, left: list[str]) -> list[str]:
+        """What lies there that is none of the files to come nor what is *left*, nor the systems' own."""
+        known = {path.partition("/")[0] for path in (*self.layout.files, *left)} | {FOLDER, SCRATCH}
         known |= {MODELFILE} if self.wants_modelfile else set()
         found = [name for name in folder.names() if name not in known and not systems_own(name)]
         with contextlib.suppress(NotFound), folder.folder(FOLDER) as documents:

@@ -14,7 +14,7 @@ from modelpack.documents.modelfile import write_modelfile
 from modelpack.documents.recipe import FILE_FIELDS, Recipe
 from modelpack.errors import Corrupt, Unsupported
 from modelpack.words.blob import ADAPTER, DRAFT, LICENSE, MODEL, PROJECTOR, SMALL, Blob
-from modelpack.words.digest import Digest
+from modelpack.words.digest import ZERO, Digest
 from modelpack.words.filename import Paths, portable
 from modelpack.words.name import DEFAULT_TAG, Name
 
@@ -84,7 +84,7 @@ def _of_image(image: Image, name: Name, paths: Paths) -> Layout:
 
 
 def _of_recipe(recipe: Recipe, paths: Paths) -> Layout:
-    blobs = {blob.digest: blob for blob in recipe.files}
+    blobs = {blob.digest or ZERO: blob for blob in recipe.files}  # as composed: zeros for what is unread
     files: dict[str, Blob] = {}
     named: dict[str, tuple[str, ...]] = {}
     for field in FILE_FIELDS:

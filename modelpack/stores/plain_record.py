@@ -23,6 +23,9 @@ from modelpack.words.name import Name
 DOCUMENTS = f"{FOLDER}/model.json"
 """Where it lies. It is written last of all: what it names is there."""
 
+REPLACED = f"{FOLDER}/replaced.json"
+"""What model.json is called while another model takes the place of its own."""
+
 FORMAT = 1
 _MOST = 4 * SMALL  # bytes: it says of each blob more than a manifest does
 _LONGEST = 4096
@@ -80,13 +83,7 @@ def read_record(folder: Folder, name: str = "") -> Record:
     value = parse_object(read_at(folder, DOCUMENTS, _MOST), here, _MOST)
     if value.get("format") != FORMAT:
         raise Unsupported("is of another format", where=here, advice="A newer modelpack may read it.")
-    blobs = {Digest.parse(key, here): _blob(key, told, here) for key, told in _object(value, "blobs", here)}
-    files: dict[str, Blob] = {}
-    for path, text in _object(value, "files", here):
-        blob = blobs.get(Digest.parse(text, here))
-        if blob is None or not all(map(is_portable, path.split("/"))):
-            raise Corrupt(f"names {path[:100]!r}, which is no file of an unpacked model", where=here)
-        files[path] = blob
+    blobs, files = _noted(value, here)
     kind = _KINDS.get(text_of(value, "kind", here))
     if kind is None:
         raise Unsupported("is of another kind", where=here, advice="A newer modelpack may know it.")
@@ -115,6 +112,27 @@ def read_record(folder: Folder, name: str = "") -> Record:
         {path: replace(blob, media_type=kinds.get(blob.digest, FILE)) for path, blob in files.items()},
         Digest.parse(written, here) if written is not None else None,
     )
+
+
+def read_replaced(folder: Folder) -> Mapping[str, Blob]:
+    """The files of the model that a broken run was replacing in *folder*; none where none was."""
+    here = folder.path / REPLACED
+    try:
+        return _noted(parse_object(read_at(folder, REPLACED, _MOST), here, _MOST), here)[1]
+    except (NotFound, Corrupt):
+        return {}
+
+
+def _noted(value: dict[str, Any], here: object) -> tuple[dict[Digest, Blob], dict[str, Blob]]:
+    """The blobs that *value* tells of, and which file is which; Corrupt where a path may lead elsewhere."""
+    blobs = {Digest.parse(key, here): _blob(key, told, here) for key, told in _object(value, "blobs", here)}
+    files: dict[str, Blob] = {}
+    for path, text in _object(value, "files", here):
+        blob = blobs.get(Digest.parse(text, here))
+        if blob is None or not all(map(is_portable, path.split("/"))):
+            raise Corrupt(f"names {path[:100]!r}, which is no file of an unpacked model", where=here)
+        files[path] = blob
+    return blobs, files
 
 
 def _object(value: dict[str, Any], key: str, where: object) -> list[tuple[str, Any]]:

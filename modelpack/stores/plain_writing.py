@@ -14,9 +14,19 @@ from modelpack.hands.disk import Folder
 from modelpack.hands.hashing import check, pour
 from modelpack.hands.scratch import Scratch
 from modelpack.stores import Placed, Reader
-from modelpack.stores.plain_home import WAY, Home, Seen
+from modelpack.stores.plain_home import WAY, Home
 from modelpack.stores.plain_layout import FOLDER, MODELFILE, digest_of, staged
-from modelpack.stores.plain_record import DOCUMENTS, Record, below, open_at, read_at, record_bytes, size_at
+from modelpack.stores.plain_record import (
+    DOCUMENTS,
+    REPLACED,
+    Record,
+    below,
+    open_at,
+    read_at,
+    record_bytes,
+    size_at,
+)
+from modelpack.stores.plain_seen import Seen
 from modelpack.words.blob import SMALL, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
@@ -103,13 +113,15 @@ class Writing:
 
     def _write(self, home: Home, folder: Folder, text: bytes | None) -> None:
         record, layout = home.record(folder), home.layout
-        if record is None or record.model.document.raw != home.model.document.raw:
-            self._remove(folder, DOCUMENTS)  # from here on the folder promises nothing
+        if record is None:
+            self._remove(folder, DOCUMENTS)
+        elif record.model.document.raw != home.model.document.raw:
+            self._retire(folder, record)  # from here on the folder promises nothing
         for path, blob in layout.files.items():
-            if not home.whole(folder, path, blob, record):
+            if not home.whole(folder, path, blob):
                 self._remove(folder, path)
                 self._bring(home, folder, path, blob)
-        for path in record.files if record is not None else ():
+        for path in {*home.left(folder), *(record.files if record is not None else ())}:
             if path not in layout.files:
                 with contextlib.suppress(Local, Refused):
                     self._remove(folder, path)
@@ -118,9 +130,18 @@ class Writing:
         self._file(folder, layout.document, home.model.document.raw)
         if text is not None:
             self._file(folder, MODELFILE, text)
+        self._remove(folder, REPLACED)
         written = Digest.of(text) if text is not None else None
         self._file(folder, DOCUMENTS, record_bytes(home.model, layout, written))
         self._sweep(folder, home.record(folder))
+
+    def _retire(self, folder: Folder, record: Record) -> None:
+        """Keep the list of files of *record*, so that the next run knows them should this one break."""
+        if record.modelfile is not None:  # it would tell of the files of another model
+            self._remove(folder, MODELFILE)
+        with folder.folder(FOLDER) as documents:
+            documents.rename(DOCUMENTS.rpartition("/")[2], documents, REPLACED.rpartition("/")[2])
+            documents.sync()
 
     def _bring(self, home: Home, folder: Folder, path: str, blob: Blob) -> None:
         """Let *blob* stand at *path*, where nothing is: by rename, by a link, else by a copy."""

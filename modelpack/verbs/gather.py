@@ -55,13 +55,13 @@ def gather(
     result = Gathered(Joined(()), [])
     for text in texts:
         place = locate.Located.parse(text, look)
-        store = locate.source(place.text, look=look, quantize=quantize, report=report)
+        store = locate.source(place.text, look=look, quantize=quantize, anew=True, report=report)
         if isinstance(store, OneWay) and len(texts) > 1:
             raise Usage("a pipe cannot be packed together with others", advice="Save it to a file first.")
         if isinstance(store, ModelsDir) and place.pick is None:
             chosen = _whole(store, result)
         else:
-            chosen = locate.choose(store.models(), [place.pick] if place.pick else [], text)
+            chosen = locate.picked(store, [place.pick] if place.pick else [], text)
             for model in chosen:
                 _check_carried(model)
         if place.installed:

@@ -10,12 +10,13 @@ from modelpack.documents.gguf import read_gguf
 from modelpack.documents.gguf_header import Gguf
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
-from modelpack.errors import ModelpackError, NotFound
+from modelpack.errors import Corrupt, ModelpackError
 from modelpack.hands.hashing import blamed
 from modelpack.stores import Identified, Source
 from modelpack.stores.files import LooseGguf
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.models_dir_scan import Stray
+from modelpack.stores.plain import PlainFolder
 from modelpack.verbs.locate import choose
 from modelpack.words.blob import ADAPTER, DRAFT, MODEL, PROJECTOR, Blob
 from modelpack.words.digest import Digest
@@ -58,15 +59,20 @@ def inspect(source: Source, names: Sequence[str] = ()) -> Inspected:
             return Inspected("GGUF", None, (), problems=(error,), gguf=gguf)
         return Inspected("GGUF", None, tuple(choose(models, names, source.path)), gguf=gguf)
     chosen, beside = _chosen(source.models(), names)
+    if isinstance(source, PlainFolder):
+        problems = [Corrupt(what, where=source.path) for what in source.look(chosen)]
+        return Inspected("folder of unpacked models", None, chosen, beside, tuple(problems))
     if isinstance(source, Identified):
         return Inspected("bundle", source.fingerprint, chosen, beside)
     return Inspected("collection of loose files", None, chosen, beside)
 
 
-def _chosen(models: Sequence[Model], names: Sequence[str]) -> tuple[tuple[Model, ...], tuple[Model, ...]]:
+def _chosen(
+    models: Sequence[Model], names: Sequence[str], store: Source | None = None
+) -> tuple[tuple[Model, ...], tuple[Model, ...]]:
     if not names:
         return tuple(models), ()
-    chosen = choose(models, names, "")
+    chosen = choose(models, names, "", store)
     picked = {id(model) for model in chosen}
     return tuple(chosen), tuple(model for model in models if id(model) not in picked)
 
@@ -76,12 +82,7 @@ def _directory(source: ModelsDir, names: Sequence[str]) -> Inspected:
     models = [one for one in found if isinstance(one, Model)]
     strays = [one for one in found if isinstance(one, Stray)]
     problems = [one for one in found if isinstance(one, ModelpackError) and not isinstance(one, Stray)]
-    try:
-        chosen, beside = _chosen(models, names)
-    except NotFound as error:
-        if problems:
-            error.advice = f"Or is it one that cannot be read? {problems[0].where}: {problems[0].what}"
-        raise
+    chosen, beside = _chosen(models, names, source)
     problems = [] if names else problems  # what is wrong with others does not touch those that are asked for
     unread = bool(problems)
     left: list[str] = []

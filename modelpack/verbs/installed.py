@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelpack.documents.model import Model
-from modelpack.errors import Local, ModelpackError, NotFound, Usage
+from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Unsupported
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.words.name import Name
 
@@ -72,10 +72,10 @@ class Installed:
         """Whether *text* is the name of an installed model."""
         try:
             return self.find(Name.parse(text)) is not None
-        except Usage:
-            return False
-        except ModelpackError:  # it is there, and damaged
+        except (Corrupt, Unsupported):  # it is there, and damaged
             return True
+        except ModelpackError:  # no name, or nothing that can be looked into
+            return False
 
 
 def _open(place: Path) -> bool:

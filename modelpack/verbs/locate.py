@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelpack.documents.model import Model, by_base
-from modelpack.errors import NotFound, Refused, Unsupported, Usage
+from modelpack.errors import Corrupt, NotFound, Refused, Unsupported, Usage
 from modelpack.hands.bytes import StreamReader
 from modelpack.hands.system import binary
 from modelpack.stores import Source, Target
@@ -19,7 +19,7 @@ from modelpack.stores.files import LooseFiles, LooseGguf
 from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.pipe import PipeSource, PipeTarget
-from modelpack.stores.plain import PlainFolder
+from modelpack.stores.plain import OTHERS, PlainFolder
 from modelpack.verbs.installed import Installed
 from modelpack.verbs.marks import Loose, store_in, store_of
 from modelpack.words.digest import Digest
@@ -87,16 +87,18 @@ def source(
     expect: Digest | None = None,
     look: Installed | None = None,
     quantize: str | None = None,
+    anew: bool = False,
     report: Report = silent,
 ) -> Source:
     """The store that *text* names: a bundle (file, folder, `-` for a pipe), a models directory, loose files.
 
     Loose files are a GGUF (with its shards), a Modelfile (its base looked up in *look*), a folder of either,
-    a Hugging Face snapshot, an unpacked model (its files hashed, with *report*, to see whether they still
-    fit). *quantize* makes a recipe of loose files. Content decides, never a suffix. Raises NotFound,
-    Unsupported, Corrupt or Usage with what it saw there.
+    a Hugging Face snapshot, an unpacked model. *quantize* makes a recipe of loose files. With *anew*, every
+    byte of an unpacked model is read, and where one was changed another model is made of what is there (a
+    Note to *report* says so). Content decides, never a suffix. Raises NotFound, Unsupported, Corrupt or Usage
+    with what it saw there.
     """
-    found = _source(text, expect, Loose(look or Installed.here(), quantize, report))
+    found = _source(text, expect, Loose(look or Installed.here(), quantize, anew, report))
     if quantize is not None and not isinstance(found, LooseFiles | LooseGguf):
         raise Usage(
             "--quantize is for GGUFs and safetensors that are not installed yet",
@@ -190,6 +192,9 @@ def plain_target(
     path = _path(text)
     if _URL.match(text) or (os.path.lexists(path) and not path.is_dir()):
         raise Usage("is no directory", where=text, advice="Name a new or an empty directory.")
+    if others := [name for name in OTHERS if os.path.lexists(path / name)]:
+        what = f"is a bundle or a models directory: it has {', '.join(others)}"
+        raise Refused(what, where=text, advice="Name a new or an empty directory.")
     return PlainFolder(path, source=source, modelfile=modelfile, replace=replace)
 
 
@@ -233,8 +238,26 @@ def server(url: str | None, source: Source | None = None, *, replace: bool = Fal
     return ServerCreate(Ollama(url), replace=replace, source=source)
 
 
-def choose(models: Sequence[Model], names: Sequence[str], where: object) -> list[Model]:
-    """The models named (all where none is), each recipe after its base; NotFound lists what there is."""
+def picked(store: Source, names: Sequence[str], where: object) -> list[Model]:
+    """The models of *store* that are named (all where none is), as `choose` finds them, to be taken from it.
+
+    Corrupt where names, sizes or Modelfiles tell that an unpacked one was changed. Its bytes are looked at by
+    whoever keeps them.
+    """
+    chosen = choose(store.models(), names, where, store)
+    if isinstance(store, PlainFolder) and (changed := store.look(chosen)):
+        advice = "Unpack it again; or `modelpack pack` makes another model of what is there now."
+        raise Corrupt(changed[0], where=where, advice=advice)
+    return chosen
+
+
+def choose(
+    models: Sequence[Model], names: Sequence[str], where: object, store: Source | None = None
+) -> list[Model]:
+    """The models named (all where none is), each recipe after its base; NotFound lists what there is.
+
+    Of a *store* that is a models directory, a manifest of that name that cannot be read raises why.
+    """
     if not names:
         if not models:
             raise NotFound("holds no model", where=where)
@@ -244,6 +267,8 @@ def choose(models: Sequence[Model], names: Sequence[str], where: object) -> list
         wanted = Name.parse(name)
         found = [model for model in models if model.name == wanted]  # names may differ in case alone
         found = found or [model for model in models if model.name.folded == wanted.folded]
+        if not found and isinstance(store, ModelsDir):
+            store.read(wanted)
         if not found:
             there = ", ".join(str(model.name) for model in models[:10]) or "nothing"
             more = f", and {len(models) - 10} more" if len(models) > 10 else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from modelpack.documents.gguf import read_gguf
 from modelpack.documents.modelfile import looks_like_modelfile
-from modelpack.errors import NotFound, Unsupported, Usage
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Unsupported, Usage
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.hashing import blamed
 from modelpack.stores import Source
@@ -19,32 +20,36 @@ from modelpack.stores.files_modelfile import model_folder, modelfile
 from modelpack.stores.files_snapshot import snapshot_name, snapshot_of
 from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
-from modelpack.stores.plain import DOCUMENTS, PlainFolder
+from modelpack.stores.plain import DOCUMENTS, MODELFILE, PlainFolder
 from modelpack.verbs.installed import Installed
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 from modelpack.words.reader import fill
-from modelpack.words.report import Note, Report
+from modelpack.words.report import Note, Report, silent
 
 _NO_MODELFILE = re.compile(r"\.?modelfile\.?", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Loose:
-    """How loose files become a model: where a base is looked up, what they are quantized to."""
+    """How loose files become a model: where a base is looked up, what they are quantized to.
+
+    With *anew*, unpacked files that were changed since become another model, and *report* is told.
+    """
 
     look: Installed
-    quantize: str | None
-    report: Report
+    quantize: str | None = None
+    anew: bool = False
+    report: Report = silent
 
-    def modelfile(self, path: Path) -> Source:
-        """What the Modelfile at *path* says, named after its folder or its own name."""
+    def modelfile(self, path: Path, name: Name | None = None) -> Source:
+        """What the Modelfile at *path* says, called *name*, else after its folder or its own name."""
         stem = (
             path.parent.resolve().name
             if path.name.lower() == "modelfile"
             else _NO_MODELFILE.sub("", path.name)
         )
-        return modelfile(path, Name.of_file(stem), self.look.find, quantize=self.quantize)
+        return modelfile(path, name or Name.of_file(stem), self.look.find, quantize=self.quantize)
 
     def folder(self, path: Path) -> Source:
         """GGUFs, or a snapshot of a model that a server converts, in the directory *path*."""
@@ -52,8 +57,13 @@ class Loose:
         return model_folder(path, Name.of_file(snapshot_name(path)), quantize=self.quantize)
 
     def unpacked(self, path: Path) -> Source:
-        """The documents of an unpacked model where its files still fit, else what its Modelfile says now."""
+        """The models that were unpacked in *path*.
+
+        With *anew* every byte is looked at, and where one was changed, it is what the Modelfile says now.
+        """
         plain = PlainFolder(path)
+        if not self.anew:
+            return plain
         reason = "it is to be quantized" if self.quantize else plain.fits(self.report)
         if reason is None:
             return plain
@@ -63,8 +73,15 @@ class Loose:
                 where=path,
                 advice="Pack each of its folders as a SOURCE of its own.",
             )
+        if not os.path.lexists(path / MODELFILE):
+            error = Unsupported if self.quantize else Corrupt
+            raise error(f"{reason}, and there is no Modelfile", where=path, advice="Unpack it again.")
         self.report(Note(f"{path}: {reason}: packed from the Modelfile, with an ID of its own."))
-        return self.modelfile(path / "Modelfile")
+        try:
+            (name,) = (model.name for model in plain.models())
+        except ModelpackError:
+            return self.modelfile(path / MODELFILE)
+        return self.modelfile(path / MODELFILE, name)
 
 
 def store_in(path: Path, expect: Digest | None, loose: Loose) -> Source:
@@ -75,10 +92,11 @@ def store_in(path: Path, expect: Digest | None, loose: Loose) -> Source:
         marks.append(("oci-layout: a bundle", lambda: FolderBundle(path, expect=expect)))
     if {"manifests", "blobs"} <= names:
         marks.append(("manifests/ and blobs/: a models directory", lambda: ModelsDir(path)))
-    if (path / DOCUMENTS).is_file() or any((path / name / DOCUMENTS).is_file() for name in names):
+    # Not Path.is_file: it raises where a folder may not be looked into, as lost+found.
+    if any(os.path.isfile(path / name / DOCUMENTS) for name in ("", *names)):
         marks.append((f"{DOCUMENTS}: an unpacked model", lambda: loose.unpacked(path)))
-    elif "Modelfile" in names:
-        marks.append(("Modelfile: a model's files", lambda: loose.modelfile(path / "Modelfile")))
+    elif MODELFILE in names:
+        marks.append((f"{MODELFILE}: a model's files", lambda: loose.modelfile(path / MODELFILE)))
     if len(marks) > 1:
         listed = "; ".join(mark for mark, _ in marks)
         raise Usage(f"is several things at once: {listed}", where=path, advice="Move one of them away.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from modelpack.documents.gojson import parse_object, parse_value, text_of
@@ -18,6 +19,8 @@ from modelpack.hands.hashing import read_small
 from modelpack.stores import Source
 from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
+from modelpack.stores.plain import PlainFolder
+from modelpack.stores.plain_layout import layout
 from modelpack.words.blob import (
     ADAPTER,
     DRAFT,
@@ -39,11 +42,12 @@ _OPTIONS = ("quantize", "draft_quantize")  # of a create request: of `ollama cre
 def modelfile_of(source: Source, model: Model) -> str:
     """What `ollama show --modelfile` would print of *model* if its server kept its blobs where *source* does.
 
-    For a recipe, a Modelfile that says the same, to lie beside its files. Raises Corrupt where a small blob
-    is damaged, Unsupported where a recipe holds what no Modelfile can.
+    For a recipe, a Modelfile that says the same, to lie beside its files as `unpack` lays them; where
+    they lie loose, it names them there. Raises Corrupt where a small blob is damaged, Unsupported where a
+    recipe holds what no Modelfile can.
     """
     if isinstance(model.document, Recipe):
-        return _of_recipe(model.document, str(model.name))
+        return _of_recipe(model, model.document)
     return _OfImage(source, model.document, str(model.name)).text()
 
 
@@ -51,12 +55,16 @@ def place_of(source: Source, blob: Blob) -> str:
     """Where the file of *blob* is; `sha256-<hex>` where it has none of its own, as in a tar."""
     if isinstance(blob.key, str):  # a loose file
         return blob.key
+    if isinstance(blob.key, tuple):  # shards: llama.cpp and Ollama are told of the first
+        return str(blob.key[0])
     if blob.digest is None:
         return str(blob)
     if isinstance(source, ModelsDir):
         return os.path.abspath(source.file_of(blob.digest))
     if isinstance(source, FolderBundle):
         return os.path.abspath(source.path / blob_path(blob.digest))
+    if isinstance(source, PlainFolder) and (path := source.file_of(blob.digest)) is not None:
+        return os.path.abspath(path)
     return blob.digest.file_name
 
 
@@ -123,19 +131,30 @@ class _OfImage:
         return self._texts[blob.id]
 
 
-def _of_recipe(recipe: Recipe, name: str) -> str:
-    body = recipe.body
-    base = str(body["from"]) if body.get("from") else None
-    text = write_modelfile(
-        body,
-        [base] if base else _paths(body.get("files") or {}),
-        _paths(body.get("adapters") or {}),
-        _paths(body.get("draft_files") or {}),
-    ).decode()
+def _of_recipe(model: Model, recipe: Recipe) -> str:
+    name, body = str(model.name), recipe.body
+    files = layout(model)
+    sources = files.sources if body.get("from") else _named(recipe, "files", files.sources)
+    adapters, drafts = (
+        _named(recipe, field, laid)
+        for field, laid in (("adapters", files.adapters), ("draft_files", files.drafts))
+    )
+    text = write_modelfile(body, sources, adapters, drafts).decode()
     options = [f"--{key.replace('_', '-')} {body[key]}" for key in _OPTIONS if body.get(key)]
     return f"# ollama create {visible(' '.join([name, *options]))}\n{text}" if options else text
 
 
-def _paths(names: Iterable[str]) -> Sequence[str]:
-    """What FROM names of the files of a recipe: each GGUF by itself, of others the folder."""
-    return list(dict.fromkeys(one if one.lower().endswith(".gguf") else "." for one in names))
+def _named(recipe: Recipe, field: str, laid: Sequence[str]) -> Sequence[str]:
+    """What FROM names of the files of *field*: where they lie loose, else where they are *laid*."""
+    group = recipe.groups.get(field, {})
+    keys = [(title, blob.key) for title, blob in group.items() if blob.key is not None]
+    if not keys:
+        return laid
+    if all(title.lower().endswith(".gguf") for title, _ in keys):
+        return list(dict.fromkeys(str(key[0] if isinstance(key, tuple) else key) for _, key in keys))
+    folders = set()
+    for title, key in keys:
+        parts, end = Path(str(key)).parts, Path(title).parts
+        folders.add(os.path.join(*parts[: -len(end)]) if parts[-len(end) :] == end else "")
+    # Where links lead elsewhere, as in Hugging Face's cache, only the folder that was named is theirs.
+    return [folders.pop() or "."] if len(folders) == 1 else ["."]

@@ -11,20 +11,21 @@ from modelpack.documents.image import Image
 from modelpack.documents.model import Model, blobs_of
 from modelpack.documents.oci import ALL_DOCUMENTS, blob_path, bundle
 from modelpack.documents.sums import parse_sums
-from modelpack.errors import Corrupt, ModelpackError, NotFound, Unexpected, Unsupported
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unexpected, Unsupported
 from modelpack.hands.crew import Gone, Stoppable, in_parallel
 from modelpack.hands.hashing import Counted, check, pour
-from modelpack.stores import Reader, Source
+from modelpack.stores import OneWay, Reader, Source
 from modelpack.stores.archive import Archive
 from modelpack.stores.files import LooseGguf
 from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.models_dir_scan import Stray
+from modelpack.stores.plain import PlainFolder
 from modelpack.verbs.hashes import cores
 from modelpack.verbs.locate import choose
 from modelpack.words.blob import MIB, SMALL, Blob
 from modelpack.words.digest import Digest
-from modelpack.words.report import Moved, Report, Stage, silent
+from modelpack.words.report import Moved, Report, Stage, Step, silent
 
 _BIG = 64 * MIB
 
@@ -52,7 +53,7 @@ class Verdict:
 def verify(
     store: Source, names: Sequence[str] = (), *, sha256: bool = False, report: Report = silent
 ) -> Verdict:
-    """Check a bundle, a models directory or a GGUF; of its models those of *names*, or all.
+    """Check a bundle, a models directory, unpacked models or a GGUF; of its models those of *names*, or all.
 
     With *sha256*, bytes are held against SHA-256 alone.
 
@@ -71,16 +72,22 @@ def verify(
         readable = [one for one in found if isinstance(one, Model)]
         if not found:
             verdict.unchecked.append("It holds no model.")
-        _blobs(store, choose(readable, names, store.path) if names else readable, verdict, sha256, report)
+        chosen = choose(readable, names, store.path, store) if names else readable
+        _blobs(store, chosen, verdict, sha256, report)
         strays = store.strays(readable)
         if strays:
             verdict.unchecked.append(f"{len(strays)} files in blobs/ that no model here names.")
         if odd:
             verdict.unchecked.append(f"{len(odd)} files in manifests/ that are no manifests by their names.")
+    elif isinstance(store, PlainFolder):
+        _plain(store, names, verdict, report)
     elif isinstance(store, Archive | FolderBundle):
         _bundle(store, names, verdict, sha256, report)
-    else:
+    elif isinstance(store, OneWay):
         raise Unsupported("cannot be verified in place", advice="Save it to a file first.")
+    else:
+        what = "is loose files: nothing says what their bytes should be"
+        raise Unsupported(what, advice="`modelpack pack` hashes them; a bundle can be verified.")
     return verdict
 
 
@@ -90,13 +97,38 @@ def _gguf(store: LooseGguf, verdict: Verdict) -> None:
     except ModelpackError as error:
         verdict.problems.append(error)
         return
-    verdict.models, verdict.blobs = 1, 1
+    verdict.blobs = 1
+    try:
+        verdict.models = 1 if gguf.split is None or gguf.split.count < 2 else len(store.models())
+    except ModelpackError as error:  # the other shards
+        verdict.problems.append(error)
     if gguf.end_checked:
         verdict.unchecked.append("The bytes of the tensors: a loose GGUF has no hash to hold them against.")
     else:
         verdict.unchecked.append(
             "Whether all tensors are there (some are of a type modelpack does not know)."
         )
+
+
+def _plain(store: PlainFolder, names: Sequence[str], verdict: Verdict, report: Report) -> None:
+    try:
+        models = choose(store.models(), names, store.path)
+    except (Corrupt, Refused) as error:
+        verdict.problems.append(error)
+        return
+    verdict.models, verdict.blobs, verdict.by = len(models), len(blobs_of(models)), {"SHA-256"}
+    read: list[int] = []
+
+    def told(step: Step) -> None:  # in any thread
+        if isinstance(step, Moved):
+            read.append(step.count)
+        report(step)
+
+    advice = "Unpack it again; or `modelpack pack` makes another model of what is there now."
+    verdict.problems += [
+        Corrupt(what, where=store.path, advice=advice) for what in store.changes(models, told)
+    ]
+    verdict.bytes_read = sum(read)
 
 
 def _bundle(
