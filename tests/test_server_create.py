@@ -99,7 +99,7 @@ def test_a_model_arrives(fake: FakeOllama, base: str) -> None:
     target = ServerCreate(Ollama(base), source=source)
     (receipt,) = copy(source, source.models(), target, steps.append)
     assert (str(receipt.name), receipt.same_bytes, receipt.way) == ("ns/m:v1", False, "create")
-    assert receipt.id == Ollama(base).tags()[0].digest
+    assert receipt.id == Ollama(base).list()[0].digest
     assert receipt.note == ""
     assert fake.models["ns/m:v1"] == {
         "model": "ns/m:v1",
@@ -151,7 +151,7 @@ def test_a_name_that_is_taken(fake: FakeOllama, base: str, with_source: bool) ->
     """Taken, whatever its case, with the ID there; with replace it is given away."""
     old = source_of((MODEL, b"other"), name="M")
     copy(old, old.models(), ServerCreate(Ollama(base), source=old))
-    known = Ollama(base).tags()[0].digest.short
+    known = Ollama(base).list()[0].digest.short
     source = source_of(*LAYERS)
     given = source if with_source else None
     with pytest.raises(Taken, match=known) as caught:

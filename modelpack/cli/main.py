@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import threading
-from types import FrameType
-from typing import NoReturn
+from collections.abc import Mapping
+from types import FrameType, MappingProxyType
+from typing import Any, NoReturn
 
 import click
 
@@ -17,25 +18,44 @@ from modelpack.cli.talk import complain
 from modelpack.errors import Local, ModelpackError, from_os
 from modelpack.version import __version__
 
-COMMANDS = ("pack", "load", "unpack", "inspect", "verify", "hash", "serve", "completion")
+COMMANDS = ("pack", "load", "unpack", "inspect", "verify", "hash", "ollama", "serve", "completion")
 INTERRUPTED = 130
 
 
-class _Late(click.Group):
-    """Commands are imported when they are asked for: a start should cost little."""
+class Late(click.Group):
+    """Commands are imported when they are asked for: a start should cost little.
+
+    *homes* says of each where it stands: a module of this package, a colon, a name in it. *short* has other
+    spellings of commands, which the help does not list.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        homes: Mapping[str, str],
+        short: Mapping[str, str] = MappingProxyType({}),
+        **more: Any,
+    ) -> None:
+        super().__init__(*args, **more)
+        self._homes, self._short = homes, short
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        """In the order of *homes*."""
+        return list(self._homes)
 
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
+        """Imported now."""
+        home = self._homes.get(self._short.get(name, name))
+        if home is None:
             return None
-        command: click.Command = importlib.import_module(f"modelpack.cli.{name}").command
+        module, _, attribute = home.partition(":")
+        command: click.Command = getattr(importlib.import_module(f"modelpack.cli.{module}"), attribute)
         return command
 
 
 @click.group(
-    cls=_Late,
+    cls=Late,
+    homes={name: f"{name}:command" for name in COMMANDS},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
     epilog="""\b
 Exit codes: 0 done, 2 usage, 3 not found, 4 damaged, 5 cannot be done,

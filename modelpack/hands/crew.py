@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from typing import TypeVar
 
+from modelpack.hands.call import current_call, under
 from modelpack.words.reader import Reader
 
 _T = TypeVar("_T")
@@ -25,8 +26,14 @@ def in_parallel(things: Sequence[_T], work: Callable[[_T, Gone], _R], hands: int
     asked between pieces (see `Stoppable`).
     """
     stop = threading.Event()
+    call = current_call()  # what belongs to it here does so in the other threads, too
+
+    def done(thing: _T) -> _R:
+        with under(call):
+            return work(thing, stop.is_set)
+
     pool = ThreadPoolExecutor(hands, thread_name_prefix="modelpack")
-    futures = {pool.submit(work, thing, stop.is_set): thing for thing in things}
+    futures = {pool.submit(done, thing): thing for thing in things}
     try:
         for future in as_completed(futures):
             yield futures[future], future.result()

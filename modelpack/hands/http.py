@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from modelpack.errors import ModelpackError, NotFound, Refused, Unreachable, Usage
+from modelpack.errors import NotFound, Refused, Unreachable, Usage
+from modelpack.hands.call import current_call
+from modelpack.hands.refusals import SHOWN, refusal
+from modelpack.hands.retry import Busy, again
 from modelpack.hands.wire import ReaderFailed, Upload, failures, new_adapter, proxies_for, unreached
 from modelpack.version import __version__
 from modelpack.words.blob import KIB, MIB
@@ -22,11 +25,12 @@ if TYPE_CHECKING:  # it costs most of the start-up time of a command that talks 
     import requests
     from requests.adapters import HTTPAdapter
 
+_T = TypeVar("_T")
+
 ANSWER = 64 * MIB
 """The most bytes of an answer: `/api/show` with every token and tensor is the largest real one."""
 
 _WORDS = 64 * KIB  # of an error's body, to look for the server's own words
-_SHOWN = 500  # characters of them that are passed on
 
 
 class Http:
@@ -86,6 +90,7 @@ class Http:
         import requests
 
         where = f"{self.base}{path}"
+        self.check_open()
         request = requests.PreparedRequest()
         try:
             request.prepare(method=method, url=where, headers={**self._headers, **(headers or {})}, json=data)
@@ -113,12 +118,35 @@ class Http:
         answer = Answer(self, response, f"{method} {path}")
         if response.status_code >= 300 and response.status_code not in fine:
             with answer:
-                raise _refusal(answer)
+                raise Busy.of(answer.refusal(), answer.headers)
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding.lower() != "identity":
             answer.close()
             raise Refused(f"answered in {encoding[:40]!r}, although asked not to", where=where)
         return answer
+
+    def learn(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[Answer], _T],
+        *,
+        data: Any = None,
+        fine: Collection[int] = (),
+    ) -> _T:
+        """What *read* makes of an answer to what changes nothing there, asked as often as `again` says."""
+
+        def ask() -> _T:
+            with self.ask(method, path, data=data, fine=fine) as answer:
+                return read(answer)
+
+        return again(ask)
+
+    def check_open(self) -> None:
+        """Raise Unreachable where this thread's call was broken off."""
+        call = current_call()
+        if call is not None and call.closed:
+            raise Unreachable("was broken off here", where=self.base)
 
     def _opened(self) -> HTTPAdapter:
         if self._adapter is None:  # two threads may both make one: the later stays
@@ -133,6 +161,7 @@ class Http:
 
     def unreached(self, error: BaseException) -> Unreachable:
         """The error of ours that tells of *error*, of requests or below."""
+        self.check_open()
         return unreached(error, self.base, self.nobody, self._timeouts[0])
 
 
@@ -178,23 +207,40 @@ class Answer:
         """The body as a JSON object; raises Refused where it is something else."""
         return self.parse(self.read(limit))
 
-    def lines(self, limit: int = MIB) -> Iterator[dict[str, Any]]:
+    def lines(self, limit: int = MIB) -> Generator[dict[str, Any], None, None]:
         """The JSON objects of an NDJSON stream as they come; raises Refused for a line over *limit* bytes."""
-        rest = b""
+        line = bytearray()
         piece = memoryview(bytearray(64 * KIB))
         with self:
             while count := self.readinto(piece):
-                *whole, rest = (rest + piece[:count]).split(b"\n")
-                for line in whole:
-                    if line.strip():
-                        yield self.parse(line)
-                if len(rest) > limit:
-                    raise Refused(
-                        f"sent a line of more than {limit} bytes in its answer to {self.asked}",
-                        where=self.where,
-                    )
-            if rest.strip():
-                yield self.parse(rest)
+                *ends, rest = bytes(piece[:count]).split(b"\n")
+                for end in ends:
+                    yield from self._line(line, end, limit)
+                    line.clear()
+                line += rest  # never joined with what came before: many small pieces would cost its square
+                self._bounded(line, limit)
+            yield from self._line(line, b"", limit)
+
+    def _line(self, line: bytearray, end: bytes, limit: int) -> Iterator[dict[str, Any]]:
+        line += end
+        self._bounded(line, limit)
+        if line.strip():
+            yield self.parse(bytes(line))
+
+    def _bounded(self, line: bytearray, limit: int) -> None:
+        if len(line) > limit:
+            raise Refused(
+                f"sent a line of more than {limit} bytes in its answer to {self.asked}", where=self.where
+            )
+
+    def refusal(self) -> Refused:
+        """The error that this answer, of status 300 or more, is."""
+        raw = bytearray(_WORDS)
+        try:
+            raw = raw[: fill(self, memoryview(raw))] if self.status >= 400 else bytearray()
+        except Unreachable:
+            raw.clear()
+        return refusal(self.asked, self.where, self.status, self.headers, bytes(raw))
 
     def parse(self, raw: bytes) -> dict[str, Any]:
         """*raw* as a JSON object; raises Refused where it is none."""
@@ -207,58 +253,6 @@ class Answer:
                 f"answered {self.asked} with something that is not JSON: this is not Ollama's API",
                 where=self.where,
                 status=self.status,
-                words=raw[:_SHOWN].decode("utf-8", "replace"),
+                words=raw[:SHOWN].decode("utf-8", "replace"),
             )
         return value
-
-
-def _refusal(answer: Answer) -> ModelpackError:
-    """The error that tells of an answer of status 300 or more, in the server's own words."""
-    status = answer.status
-    if status < 400:
-        return Refused(
-            f"points to {answer.headers.get('Location', 'nowhere')[:200]!r}; redirects are not followed",
-            where=answer.where,
-            advice="If you trust that address, name it yourself.",
-            status=status,
-        )
-    raw = bytearray(_WORDS)
-    try:
-        raw = raw[: fill(answer, memoryview(raw))]
-    except Unreachable:
-        raw.clear()
-    text = raw.decode("utf-8", "replace").strip("\0 \r\n")
-    words, advice = _own_words(text)[:_SHOWN], ""
-    kind = answer.headers.get("Content-Type", "")
-    if status == 413:
-        advice = (
-            "A proxy before the server limits the size of a body: in nginx, set client_max_body_size 0 "
-            "(and proxy_request_buffering off), or load past the proxy."
-        )
-    elif status in (401, 403):
-        advice = "Set OLLAMA_API_KEY if it wants a token." + (
-            " Ollama itself answers 403 to a Host name or Origin it does not know." if status == 403 else ""
-        )
-    elif status in (502, 503, 504) and text[:1] == "<":
-        advice = "A proxy answered in place of the server: is Ollama running behind it?"
-    elif "html" in kind or text[:1] == "<":
-        words = "a web page: this is not Ollama"
-        advice = "See whether the address and its port are Ollama's (11434 by default)."
-    return Refused(
-        f"answered {status} to {answer.asked}" + (f": {words}" if words else ""),
-        where=answer.where,
-        advice=advice,
-        status=status,
-        words=words,
-    )
-
-
-def _own_words(text: str) -> str:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    error = found.get("error", text) if isinstance(found, dict) else text
-    if isinstance(error, dict):
-        error = error.get("message", text)
-    return str(error)

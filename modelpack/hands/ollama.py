@@ -5,87 +5,40 @@ Facts: api/client.go, envconfig/config.go, server/routes.go of Ollama v0.33, and
 
 from __future__ import annotations
 
-import ipaddress
+import contextlib
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from modelpack.errors import ModelpackError, NotFound, Refused, Unreachable, Unsupported, Usage
-from modelpack.hands.answers import Event, Listed, Shown, Version
+from modelpack.hands.answers import Event, Listed, Running, Shown, Version
+from modelpack.hands.bytes import FileReader
 from modelpack.hands.crew import in_parallel
+from modelpack.hands.hashing import pour
 from modelpack.hands.http import Answer, Http
+from modelpack.hands.ollama_create import Fields, request_of
+from modelpack.hands.ollama_events import Events, result
+from modelpack.hands.ollama_host import parse_host
 from modelpack.hands.wire import Upload
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 from modelpack.words.reader import Reader
 
+__all__ = ["Ollama", "parse_host"]
+
+_T = TypeVar("_T")
+
 _ASKING = 4  # threads
-_PORT = re.compile(r"\+?\d{1,10}", re.ASCII)
 _NOT_OLLAMA = "See whether the address and its port are Ollama's (11434 by default)."
-
-
-def parse_host(text: str) -> str:
-    """The base URL that *text*, in the forms of `OLLAMA_HOST`, means to a client.
-
-    `host`, `host:port`, IPv6 with or without brackets, `http(s)://host[:port][/path]`. A bare host has port
-    11434, http:// 80 and https:// 443; a port that is none gives way to these; 0.0.0.0 and :: are this
-    machine; `ollama.com` is https. Raises Usage for other schemes, and for a user's name in the address.
-    """
-    text = text.strip().strip("\"'").strip()
-    scheme, mark, rest = text.partition("://")
-    if not mark:
-        scheme, rest = ("https", "ollama.com:443") if text == "ollama.com" else ("http", text)
-    scheme = scheme.lower()
-    if scheme not in ("http", "https"):
-        raise Usage(f"{text[:200]!r} is not the address of a server", advice="Write [http[s]://]host[:port].")
-    default = {"http": 80, "https": 443}[scheme] if mark else 11434
-    if not mark and scheme == "https":
-        default = 443
-    place, _, path = rest.partition("/")
-    if "@" in place:
-        raise Usage(
-            "the address of a server holds a user's name or a password",  # not shown: it may be a secret
-            advice="Give it as a header (Authorization), or set OLLAMA_API_KEY.",
-        )
-    host, port = _split(place)
-    if port is None:
-        host, port = place.strip("[]") if _is_address(place.strip("[]")) else place, str(default)
-    number = int(port) if _PORT.fullmatch(port) else -1
-    if not 0 <= number <= 65535:
-        number = default  # Ollama warns and goes on
-    if _is_address(host):
-        address = ipaddress.ip_address(host)
-        host = str(address)
-        if address.is_unspecified:
-            host = "127.0.0.1" if address.version == 4 else "::1"
-    host = host or "127.0.0.1"
-    place = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{place}:{number}" + (f"/{path.rstrip('/')}" if path.strip("/") else "")
-
-
-def _split(place: str) -> tuple[str, str | None]:
-    """Host and port as Go's `net.SplitHostPort` takes them apart; no port where it would raise."""
-    if place.startswith("["):
-        host, mark, port = place[1:].partition("]:")
-        return (host, port) if mark else (place, None)
-    host, mark, port = place.rpartition(":")
-    return (host, port) if mark and ":" not in host else (place, None)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text  # Go's net.ParseIP takes no zone
 
 
 class Ollama:
     """An Ollama server, or what speaks like one. Any thread may use it; nothing is asked before a call.
 
     Every method raises Unreachable where nobody answers, and Refused, with the server's own words, where it
-    says no.
+    says no. What changes nothing there is asked again as `hands.retry` says; nothing else is.
     """
 
     def __init__(
@@ -111,7 +64,7 @@ class Ollama:
             headers=sent,
             ca=ca,
             timeout=timeout,
-            nobody="Is Ollama running there? Name another server with --to, or set OLLAMA_HOST.",
+            nobody="Is Ollama running there? Name another server, or set OLLAMA_HOST.",
         )
 
     @property
@@ -123,10 +76,18 @@ class Ollama:
         """Hang up; the client may be used again."""
         self._http.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def about(self) -> Version:
         """`GET /api/version`; raises Unsupported where the answer is not Ollama's."""
         try:
-            value = self._http.ask("GET", "/api/version").json()
+            value = self._http.learn("GET", "/api/version", Answer.json)
         except Refused as error:
             if error.status in (401, 403, 407, 429) or (error.status or 0) >= 500:
                 raise
@@ -140,42 +101,63 @@ class Ollama:
         """The server's version as it spells it."""
         return self.about().text
 
-    def tags(self) -> tuple[Listed, ...]:
-        """The models that are installed, newest first."""
-        models = self._http.ask("GET", "/api/tags").json().get("models") or []
-        if not isinstance(models, list) or not all(isinstance(each, dict) for each in models):
-            raise Unsupported("its list of models is none", where=self.base, advice=_NOT_OLLAMA)
-        return tuple(Listed.read(each, self.base) for each in models)
+    def list(self) -> tuple[Listed, ...]:
+        """`GET /api/tags`: the models that are installed, newest first."""
+        return self._models("/api/tags", Listed.read)
 
     def installed(self) -> dict[str, Listed]:
         """The same by name folded by case, as Ollama compares names."""
         found = {}
-        for each in self.tags():
+        for each in self.list():
             try:
                 found[Name.parse(each.name).folded] = each
             except Usage:
                 continue  # no name of ours can stand for it
         return found
 
+    def running(self) -> tuple[Running, ...]:
+        """`GET /api/ps`: the models that are in memory now."""
+        return self._models("/api/ps", Running.read)
+
+    def _models(self, path: str, read: Callable[[dict[str, Any], object], _T]) -> tuple[_T, ...]:
+        models = self._http.learn("GET", path, Answer.json).get("models") or []
+        if not isinstance(models, list) or not all(isinstance(each, dict) for each in models):
+            raise Unsupported("its list of models is none", where=self.base, advice=_NOT_OLLAMA)
+        return tuple(read(each, self.base) for each in models)
+
     def show(self, name: str, *, verbose: bool = False) -> Shown:
-        """What is told of a model; raises NotFound where it is not installed."""
+        """`POST /api/show`: what is told of a model; raises NotFound where it is not installed."""
         data = {"model": name} | ({"verbose": True} if verbose else {})
-        with self._named("POST", "/api/show", data, name) as answer:
-            return Shown.read(answer.json())
+        with self._missing(name):
+            return Shown.read(self._http.learn("POST", "/api/show", Answer.json, data=data))
 
     def copy(self, source: str, destination: str) -> None:
         """Give *source* a second name; raises NotFound where it is not installed."""
-        self._named("POST", "/api/copy", {"source": source, "destination": destination}, source).read()
+        with self._missing(source):
+            self._http.ask("POST", "/api/copy", data={"source": source, "destination": destination}).read()
 
     def delete(self, name: str) -> None:
         """Remove *name*, and every blob that no other model names; raises NotFound where there is none."""
-        self._named("DELETE", "/api/delete", {"model": name}, name).read()
+        with self._missing(name):
+            self._http.ask("DELETE", "/api/delete", data={"model": name}).read()
+
+    @contextlib.contextmanager
+    def _missing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except Refused as error:
+            if error.status == 404 and "not found" in error.words:
+                raise NotFound(f"has no model {name[:400]!r}", where=self.base) from None
+            raise
 
     def has_blob(self, digest: Digest) -> bool:
         """Whether a blob of this name is there. That says nothing of its bytes: the server only looks."""
-        with self._http.ask("HEAD", f"/api/blobs/{digest}", fine=(404,)) as answer:
+
+        def read(answer: Answer) -> bool:
             answer.read()
             return answer.status == 200
+
+        return self._http.learn("HEAD", f"/api/blobs/{digest}", read, fine=(404,))
 
     def which(self, digests: Sequence[Digest]) -> set[Digest]:
         """Those of *digests* that `has_blob`, several asked at a time."""
@@ -218,40 +200,83 @@ class Ollama:
         except ModelpackError:
             return False  # the first error says more
 
-    def create(self, request: Mapping[str, Any]) -> Iterator[Event]:
-        """`POST /api/create`: the events up to `success`; there is no time limit between them.
+    def upload_file(
+        self,
+        path: Path | str,
+        *,
+        digest: Digest | None = None,
+        moved: Callable[[int], None] = lambda _count: None,
+    ) -> Digest:
+        """Send the file at *path*, unless a blob of its name is there; its digest.
 
-        Raises Refused for an `error` inside the stream, which comes under a status of 200, and Unreachable
-        for a stream that ends without `success`.
+        Hashes the file first where no *digest* is given. Raises Corrupt where the file changes meanwhile,
+        NotFound where there is none, and what `upload_blob` does.
         """
-        return self._stream("/api/create", {**request, "stream": True})
+        path = Path(path)
+        if digest is None:
+            with FileReader.at(path) as reader:
+                digest = pour(reader, reader.size, where=path).sha256
+            assert digest is not None  # noqa: S101 - it was asked for
+        if not self.has_blob(digest):
+            with FileReader.at(path) as reader:
+                self.upload_blob(digest, reader.size, reader, moved)
+        return digest
 
-    def _stream(self, path: str, data: Mapping[str, Any]) -> Iterator[Event]:
-        with self._http.ask("POST", path, data=data, patient=True) as answer:
-            for line in answer.lines():
-                if "error" in line:
-                    status = line.get("status")
-                    words = str(line["error"])[:2000]
-                    raise Refused(
-                        words,
-                        where=self.base,
-                        status=status if isinstance(status, int) else None,
-                        words=words,
-                    )
-                event = Event.read(line)
-                yield event
-                if event.status == "success":
-                    return
-        raise Unreachable(
-            f"its answer to POST {path} ended before it said success",
-            where=self.base,
-            advice="The server was stopped or ran out of memory or disk: see its log, then run again.",
-        )
+    def create_from(self, request: Mapping[str, Any]) -> Events:
+        """`POST /api/create` of a whole request, as `documents.create.create_request` makes it."""
+        base = str(request.get("from") or request.get("model", ""))
+        return Events(self._http, "/api/create", {**request, "stream": True}, base)
 
-    def _named(self, method: str, path: str, data: Mapping[str, Any], name: str) -> Answer:
-        try:
-            return self._http.ask(method, path, data=data)
-        except Refused as error:
-            if error.status == 404 and "not found" in error.words:
-                raise NotFound(f"has no model {name[:400]!r}", where=self.base) from None
-            raise
+    @overload
+    def create(self, model: str, *, stream: Literal[True] = ..., **fields: Unpack[Fields]) -> Events:
+        """The events."""
+
+    @overload
+    def create(self, model: str, *, stream: Literal[False], **fields: Unpack[Fields]) -> Event:
+        """The one result."""
+
+    def create(self, model: str, *, stream: bool = True, **fields: Unpack[Fields]) -> Events | Event:
+        """`POST /api/create`: make *model* of what `Fields` says; its events, or the one result.
+
+        What an older server ignores without a word, `documents.create.fields_lost` tells.
+        """
+        request = request_of(model, fields)
+        if stream:
+            return self.create_from(request)
+        return result(self._http, "/api/create", request, str(request.get("from") or model))
+
+    @overload
+    def pull(self, model: str, *, insecure: bool = ..., stream: Literal[True] = ...) -> Events:
+        """The events."""
+
+    @overload
+    def pull(self, model: str, *, insecure: bool = ..., stream: Literal[False]) -> Event:
+        """The one result."""
+
+    def pull(self, model: str, *, insecure: bool = False, stream: bool = True) -> Events | Event:
+        """`POST /api/pull`: have the server fetch *model*; *insecure* allows plain http.
+
+        Raises NotFound where its registry has no such model.
+        """
+        return self._moved("/api/pull", model, insecure, stream)
+
+    @overload
+    def push(self, model: str, *, insecure: bool = ..., stream: Literal[True] = ...) -> Events:
+        """The events."""
+
+    @overload
+    def push(self, model: str, *, insecure: bool = ..., stream: Literal[False]) -> Event:
+        """The one result."""
+
+    def push(self, model: str, *, insecure: bool = False, stream: bool = True) -> Events | Event:
+        """`POST /api/push`: have the server send *model* to the registry in its name.
+
+        Raises NotFound where it is not installed.
+        """
+        return self._moved("/api/push", model, insecure, stream)
+
+    def _moved(self, path: str, model: str, insecure: bool, stream: bool) -> Events | Event:
+        data: dict[str, Any] = {"model": model} | ({"insecure": True} if insecure else {})
+        if stream:
+            return Events(self._http, path, {**data, "stream": True}, model)
+        return result(self._http, path, data, model)

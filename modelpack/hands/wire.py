@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from modelpack.errors import Corrupt, Unreachable
+from modelpack.hands.call import Call, current_call
 from modelpack.words.blob import MIB
 from modelpack.words.reader import Reader, fill
 
@@ -82,6 +83,10 @@ class Upload:
         return self._piece[:count]
 
 
+class Broke(Unreachable):
+    """The connection broke off in the middle: the one case where asking again may help."""
+
+
 def unreached(error: BaseException, where: str, advice: str, connecting: float) -> Unreachable:
     """What *error*, of requests or urllib3, means to the user; *advice* is for where nobody answers."""
     import requests.exceptions as known
@@ -89,6 +94,7 @@ def unreached(error: BaseException, where: str, advice: str, connecting: float) 
 
     chain = list(_chain(error))
     system = next((e for e in chain if isinstance(e, OSError) and e.strerror and _is_plain(e)), None)
+    kind = Unreachable
     if any(isinstance(e, (known.SSLError, deeper.SSLError)) for e in chain):
         what = f"the TLS connection failed ({str(system or chain[-1])[:200]})"
         advice = "Name the certificate authority with SSL_CERT_FILE, or use http:// if it is plain."
@@ -99,13 +105,17 @@ def unreached(error: BaseException, where: str, advice: str, connecting: float) 
         what = "no such host is known here"
     elif system is not None and system.strerror:
         what = system.strerror[:1].lower() + system.strerror[1:]
+        if isinstance(system, ConnectionResetError | BrokenPipeError | ConnectionAbortedError):
+            kind = Broke
     elif any(isinstance(e, (known.ReadTimeout, deeper.ReadTimeoutError)) for e in chain):
         what, advice = "no answer in time", ""
     elif any(isinstance(e, (known.ConnectTimeout, deeper.ConnectTimeoutError)) for e in chain):
         what = f"no connection within {connecting:g} seconds"
+    elif any(_is_no_http(e) for e in chain):
+        what, advice = "what answers there does not speak HTTP", ""
     else:
-        what, advice = "the connection broke off in the middle", ""
-    return Unreachable(what, where=where, advice=advice)
+        what, advice, kind = "the connection broke off in the middle", "", Broke
+    return kind(what, where=where, advice=advice)
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -128,6 +138,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         yield here
         queue += [here.__cause__, here.__context__, getattr(here, "reason", None)]
         queue += [each for each in here.args if isinstance(each, BaseException)]
+
+
+def _is_no_http(error: BaseException) -> bool:
+    from http.client import BadStatusLine, LineTooLong, RemoteDisconnected
+
+    garbage = isinstance(error, BadStatusLine | LineTooLong)
+    return garbage and not isinstance(error, RemoteDisconnected)  # that is an end without a word
 
 
 def _is_plain(error: OSError) -> bool:
@@ -159,7 +176,7 @@ def proxies_for(url: str) -> dict[str, str]:
 
 
 def new_adapter(pool: int) -> HTTPAdapter:
-    """An adapter for *pool* connections at once, with large pieces and keepalive."""
+    """An adapter for *pool* connections at once, with large pieces and keepalive, that minds `Call`."""
     import urllib3
     from requests.adapters import HTTPAdapter
     from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -169,16 +186,27 @@ def new_adapter(pool: int) -> HTTPAdapter:
         if hasattr(socket, name):  # not every system has each of them
             options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
 
-    # urllib3 keeps the connect timeout on the socket while the body is sent.
     class Plain(HTTPConnection):
+        call: Call | None = None
+
         def connect(self) -> None:
             super().connect()
-            self.sock.settimeout(_WRITE_TIMEOUT)
+            opened(self)
+
+        def putrequest(self, *args: Any, **more: Any) -> None:
+            begin(self)
+            super().putrequest(*args, **more)
 
     class Secure(HTTPSConnection):
+        call: Call | None = None
+
         def connect(self) -> None:
             super().connect()
-            self.sock.settimeout(_WRITE_TIMEOUT)
+            opened(self)
+
+        def putrequest(self, *args: Any, **more: Any) -> None:
+            begin(self)
+            super().putrequest(*args, **more)
 
     class PlainPool(urllib3.HTTPConnectionPool):
         ConnectionCls = Plain
@@ -197,3 +225,16 @@ def new_adapter(pool: int) -> HTTPAdapter:
             return manager
 
     return Adapter(pool_connections=2, pool_maxsize=pool)
+
+
+def opened(connection: Any) -> None:
+    """What is owed to a connection that was just opened."""
+    connection.sock.settimeout(_WRITE_TIMEOUT)  # urllib3 leaves the connect timeout on while it sends
+    begin(connection)
+
+
+def begin(connection: Any) -> None:
+    """Put *connection*, open or not, under the call of this thread; raises OSError where that is over."""
+    call = connection.call = current_call()
+    if call is not None:
+        call.hold(connection)

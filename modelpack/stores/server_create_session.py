@@ -126,10 +126,10 @@ class CreateSession:
     def _create(self, model: Model, request: Mapping[str, Any]) -> None:
         said = ""
         try:
-            for event in self._target.client.create(request):
+            for event in self._target.client.create_from(request):
                 step = event.status
                 if event.total:
-                    step += f" {min(100, 100 * event.completed // event.total)} %"
+                    step += f" {min(100, 100 * (event.completed or 0) // event.total)} %"
                 if step and step != said:
                     self._report(Said(step))
                     said = step

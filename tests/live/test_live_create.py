@@ -111,7 +111,7 @@ def test_the_same_tokens(ollama: Ollama, rewrites: bool) -> None:
     raw = gguf("tiny-llama.gguf")
     digest = Digest.of(raw)
     assert ollama.upload_blob(digest, len(raw), BytesReader(raw))
-    events = list(ollama.create({"model": "before", "files": {"a.gguf": str(digest)}}))
+    events = list(ollama.create_from({"model": "before", "files": {"a.gguf": str(digest)}}))
     assert events[-1].status == "success"
     before = tokens(ollama, "before")
     assert before
@@ -156,7 +156,7 @@ def test_everything_arrives_and_is_known_again(ollama: Ollama, rewrites: bool) -
         ServerCreate(ollama, source=other).missing(other.models())
     load(ollama, other, replace=True)
     assert ollama.show("all").system == "other"
-    assert len(ollama.tags()) == 1
+    assert len(ollama.list()) == 1
 
 
 @pytest.mark.parametrize(("kind", "file"), [(ADAPTER, "tiny-lora.gguf"), (PROJECTOR, "tiny-mmproj.gguf")])
@@ -208,7 +208,7 @@ def test_wrong_bytes(ollama: Ollama) -> None:
     source.blobs[Digest.of(raw)] = raw[:-1]
     with pytest.raises(Corrupt):
         load(ollama, source)
-    assert ollama.tags() == ()
+    assert ollama.list() == ()
     assert not ollama.has_blob(Digest.of(raw))
 
 
@@ -218,7 +218,7 @@ def test_what_the_server_refuses(ollama: Ollama) -> None:
         load(ollama, image("m", (MODEL, b"no model at all" * 100)))
     with pytest.raises(Refused, match="template"):
         load(ollama, image("m", (MODEL, gguf("tiny-llama.gguf")), (TEMPLATE, b"{{ .Prompt ")))
-    assert ollama.tags() == ()
+    assert ollama.list() == ()
 
 
 def test_a_large_blob_that_is_there(ollama: Ollama) -> None:

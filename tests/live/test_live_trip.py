@@ -60,11 +60,11 @@ def create_plainly(client: Ollama, name: str) -> None:
     with source.open(source.models()[0].blobs[0]) as reader:
         client.upload_blob(hashed.sha256, hashed.size, reader)
     files = {"tiny-llama.gguf": str(hashed.sha256)}
-    assert [event.status for event in client.create({"model": name, "files": files})][-1] == "success"
+    assert [event.status for event in client.create_from({"model": name, "files": files})][-1] == "success"
 
 
 def listed(client: Ollama) -> dict[str, Any]:
-    return {one.name: one for one in client.tags()}
+    return {one.name: one for one in client.list()}
 
 
 def test_a_gguf_by_bundle_and_api(ollama: Ollama, tmp_path: Path) -> None:
