@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from modelpack.documents.gojson import go_json
 from modelpack.documents.image import Image
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.verbs.inspect import inspect
@@ -31,11 +32,17 @@ class Table(Protocol):
 def make_models(path: Path, count: int) -> None:
     """*count* models: four tags a name; three share their weights, twenty a template, all a licence.
 
-    The blobs are sparse: only their names and sizes matter.
+    The blobs, save configs, are sparse: only their names and sizes matter.
     """
     (path / "blobs").mkdir(parents=True)
 
     def blob(kind: str, size: int, which: int = 0) -> Blob:
+        if kind == CONFIG:
+            raw = go_json({"model_format": "gguf", "model_family": "llama", "model_type": f"{which}M"})
+            made = Blob(len(raw), kind, Digest.of(raw))
+            place = path / "blobs" / Digest.of(raw).file_name
+            place.write_bytes(raw)
+            return made
         made = Blob(size + which, kind, Digest.of(f"{kind} {which}".encode()))
         assert made.digest is not None
         place = path / "blobs" / made.digest.file_name

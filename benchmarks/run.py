@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from inspect_dir import inspecting
+from registry import registries
 from sets import sets, shards
 
 from modelpack.hands.bytes import FileReader
@@ -334,7 +335,7 @@ def main() -> None:
     parser.add_argument("--size", default="4GiB", type=parse_size)
     parser.add_argument("--runs", default=3, type=int)
     parser.add_argument("--dir", type=Path)
-    parser.add_argument("--only", help="hash, pack, verify, upload, sets, inspect, start or memory")
+    parser.add_argument("--only", help="hash, pack, verify, upload, sets, inspect, registry, start or memory")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.dir, prefix="modelpack-bench-") as name:
         folder = Path(name)
@@ -358,6 +359,8 @@ def main() -> None:
             shards(bench, given.size, run, MODELPACK, poured)
         if bench.wants("inspect"):
             inspecting(bench)
+        if bench.wants("registry"):
+            registries(bench, big, run, MODELPACK, depot)
         for path in (big, *several):
             path.unlink()
         shutil.rmtree(folder / "several", ignore_errors=True)

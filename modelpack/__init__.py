@@ -40,7 +40,15 @@ if TYPE_CHECKING:
     from modelpack.errors import Unsupported as Unsupported
     from modelpack.errors import Untrusted as Untrusted
     from modelpack.errors import Usage as Usage
+    from modelpack.hands.answers import Details as Details
+    from modelpack.hands.answers import Event as Event
+    from modelpack.hands.answers import Listed as Listed
+    from modelpack.hands.answers import Running as Running
+    from modelpack.hands.answers import Shown as Shown
+    from modelpack.hands.answers import Version as Version
     from modelpack.hands.ollama import Ollama as Ollama
+    from modelpack.hands.ollama_events import Events as Events
+    from modelpack.hands.registry import Registry as Registry
     from modelpack.stores import Placed as Placed
     from modelpack.stores import Reader as Reader
     from modelpack.stores import Session as Session
@@ -54,8 +62,15 @@ if TYPE_CHECKING:
     from modelpack.stores.pipe import PipeSource as PipeSource
     from modelpack.stores.pipe import PipeTarget as PipeTarget
     from modelpack.stores.plain import PlainFolder as PlainFolder
+    from modelpack.stores.registry import ArtifactTarget as ArtifactTarget
+    from modelpack.stores.registry import RegistrySource as RegistrySource
+    from modelpack.stores.registry import RegistryTarget as RegistryTarget
     from modelpack.stores.server_create import ServerCreate as ServerCreate
     from modelpack.stores.wrappers import Joined as Joined
+    from modelpack.verbs.create import create_model as create_model
+    from modelpack.verbs.discover import Discovery as Discovery
+    from modelpack.verbs.discover import Found as Found
+    from modelpack.verbs.discover import discover as discover
     from modelpack.verbs.gather import Gathered as Gathered
     from modelpack.verbs.gather import gather as gather
     from modelpack.verbs.hashes import Hashed as Hashed
@@ -71,6 +86,7 @@ if TYPE_CHECKING:
     from modelpack.verbs.plans import Plan as Plan
     from modelpack.verbs.plans import plan as plan
     from modelpack.verbs.plans import settle as settle
+    from modelpack.verbs.registries import Access as Access
     from modelpack.verbs.shared import shared as shared
     from modelpack.verbs.transfer import copy as copy
     from modelpack.verbs.verify import Verdict as Verdict
@@ -78,6 +94,7 @@ if TYPE_CHECKING:
     from modelpack.words.blob import Blob as Blob
     from modelpack.words.digest import Digest as Digest
     from modelpack.words.name import Name as Name
+    from modelpack.words.reference import Reference as Reference
     from modelpack.words.report import Moved as Moved
     from modelpack.words.report import Report as Report
     from modelpack.words.report import Said as Said
@@ -116,6 +133,14 @@ _HOMES = {
     "verbs.plans": ("Plan", "plan", "settle"),
     "verbs.transfer": ("copy",),
     "verbs.verify": ("Verdict", "verify"),
+    "hands.answers": ("Details", "Event", "Listed", "Running", "Shown", "Version"),
+    "hands.ollama_events": ("Events",),
+    "hands.registry": ("Registry",),
+    "stores.registry": ("ArtifactTarget", "RegistrySource", "RegistryTarget"),
+    "verbs.create": ("create_model",),
+    "verbs.discover": ("Discovery", "Found", "discover"),
+    "verbs.registries": ("Access",),
+    "words.reference": ("Reference",),
     "words.blob": ("Blob",),
     "words.digest": ("Digest",),
     "words.name": ("Name",),

@@ -11,7 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,30 @@ def raw(url: str, timeout: float = 30) -> Iterator[socket.socket]:
         yield connection
 
 
+@contextlib.contextmanager
+def threads(count: int, work: Callable[[int], None]) -> Iterator[None]:
+    """*work(number)* in so many threads; they have to be done by the end."""
+    running = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(count)]
+    for thread in running:
+        thread.start()
+    try:
+        yield
+    finally:
+        for thread in running:
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+def push_blob(url: str, repository: str, data: bytes) -> str:
+    """Upload a blob as a registry's client does; its digest."""
+    digest = digest_of(data)
+    begun = ask(url, "POST", f"/v2/{repository}/blobs/uploads/")
+    place = begun.headers["Location"].removeprefix(url)
+    assert (begun.status, ask(url, "PATCH", place, data).status) == (202, 202)
+    assert ask(url, "PUT", f"{place}?digest={digest}").status == 201
+    return digest
+
+
 def head(method: str, path: str, url: str, **headers: str) -> bytes:
     """The first bytes of a request: `Content_Length="5"` is a header."""
     lines = [f"{method} {path} HTTP/1.1", f"Host: {url.removeprefix('http://')}"]
@@ -107,7 +132,10 @@ _PROGRAM = """
 import sys
 from pathlib import Path
 from modelpack.depot.serve import serve
-serve(Path(sys.argv[1]), port=0, writable=sys.argv[2] == "w", ready=lambda url: print(url, flush=True))
+from modelpack.stores.archive import Archive
+place = Path(sys.argv[1])
+place = Archive(place) if place.is_file() else place
+serve(place, port=0, writable=sys.argv[2] == "w", ready=lambda url: print(url, flush=True))
 """
 
 

@@ -25,6 +25,7 @@ from conftest import (
     sha256sum,
     tree,
 )
+from registries import DockerRegistry, EveryModel, docker_registry
 
 from modelpack.depot.app import Depot
 from modelpack.depot.serve import running
@@ -43,6 +44,7 @@ from modelpack.errors import (
 )
 from modelpack.hands.bytes import StreamReader
 from modelpack.hands.ollama import Ollama
+from modelpack.hands.registry import Registry
 from modelpack.stores import Apart, Session, Settled, Source, Target
 from modelpack.stores.archive import Archive
 from modelpack.stores.files import LooseGguf
@@ -50,12 +52,14 @@ from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.pipe import PipeSource, PipeTarget
 from modelpack.stores.plain import PlainFolder
+from modelpack.stores.registry import ArtifactTarget, RegistryTarget
 from modelpack.stores.server_create import ServerCreate
 from modelpack.verbs.transfer import copy, plan
 from modelpack.words.blob import ADAPTER, LICENSE, MIB, MODEL, PARAMS, SYSTEM, TEMPLATE, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 from modelpack.words.reader import BytesReader, Reader
+from modelpack.words.reference import Reference
 from modelpack.words.report import Moved, Step
 
 
@@ -227,12 +231,54 @@ class _Closing(PipeSource):
             self._fd = -1
 
 
-PLACES: list[type[Place]] = [InMemory, InFolder, InArchive, InModelsDir, InPlainFiles, InPipe]
+class InRegistry(Place):
+    """Debian's docker-registry, each test in an empty one."""
+
+    recipes = False
+    kind: type[RegistryTarget] = RegistryTarget
+
+    def __init__(self, path: Path, registry: DockerRegistry) -> None:
+        super().__init__(path)
+        registry.clear()
+        self.path, self._registry = registry.path, registry
+
+    def _client(self) -> Registry:
+        return Registry(self._registry.server, plain_http=True)
+
+    def target(self, *, replace: bool = False) -> Target:
+        return self.kind(self._client(), Reference(self._registry.server), replace=replace)
+
+    def source(self) -> Source:
+        return EveryModel(self._client())
+
+    def scratch(self) -> list[str]:
+        """Uploads that nobody ended."""
+        return [one for one in tree(self.path) if "/_uploads/" in one]
+
+    def clear(self) -> None:
+        self._registry.clear()
+
+
+class InRegistryAsArtifact(InRegistry):
+    recipes = True
+    kind = ArtifactTarget
+
+
+PLACES: list[type[Place]] = [
+    InMemory, InFolder, InArchive, InModelsDir, InPlainFiles, InPipe, InRegistry, InRegistryAsArtifact,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[DockerRegistry]:
+    with docker_registry() as running_one:
+        yield running_one
 
 
 @pytest.fixture(params=PLACES, ids=lambda kind: kind.__name__)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    made: Place = request.param(tmp_path)
+    needs = [request.getfixturevalue("registry")] if issubclass(request.param, InRegistry) else []
+    made: Place = request.param(tmp_path, *needs)
     yield made
     if isinstance(made, InPipe):
         made.close()
@@ -506,6 +552,8 @@ def test_commit_with_a_missing_blob(place: Place, shelf: MemoryStore) -> None:
                     (place.path / one).unlink()
         if isinstance(place, InMemory):
             place.store.bytes.clear()
+        if isinstance(place, InRegistry):
+            place.clear()
 
 
 def test_commit_of_nothing_put(place: Place, tiny: MemoryStore) -> None:

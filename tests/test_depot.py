@@ -43,6 +43,7 @@ def url(path: Path) -> Iterator[str]:
 # --- recordings
 
 # Where the depot differs, on purpose. All else has to be the same: status, content type, body.
+OUR_WORDS = "no net says what is wrong in our words"
 DIFFERENT: dict[str, tuple[str, int, str]] = {
     "version": ("it says what it is", 200, f'{{"version":"{SPEAKS}","depot":"{__version__}"}}'),
     "create from a model that is not there": (
@@ -58,26 +59,29 @@ DIFFERENT: dict[str, tuple[str, int, str]] = {
             '{"error":"this is a modelpack depot, which has no engine: it cannot quantize to Q8_0"}',
         ),
     ),
-    **dict.fromkeys(
-        (
-            "pull, host unreachable",
-            "pull, plain http without insecure",
-            "pull, not streamed",
-            "pull, bad name",
-        ),
-        (
-            "it pulls nothing",
-            501,
-            '{"error":"this modelpack depot pulls nothing: load a bundle to it"}',
-        ),
+    "pull, host unreachable": (
+        OUR_WORDS,
+        200,
+        '{"status":"pulling manifest"}\n{"error":"pull model manifest: http://127.0.0.1:1: '
+        'connection refused. Is a registry listening there?"}\n',
     ),
-    **dict.fromkeys(
-        ("push, missing model", "push, host unreachable, push"),
-        (
-            "it pushes nothing",
-            501,
-            '{"error":"this modelpack depot pushes nothing: its directory can be packed"}',
-        ),
+    "pull, plain http without insecure": (
+        OUR_WORDS,
+        200,
+        '{"status":"pulling manifest"}\n{"error":"pull model manifest: https://127.0.0.1:1: '
+        'connection refused. Is a registry listening there?"}\n',
+    ),
+    "pull, not streamed": (
+        OUR_WORDS,
+        500,
+        '{"error":"pull model manifest: http://127.0.0.1:1: '
+        'connection refused. Is a registry listening there?"}',
+    ),
+    "push, host unreachable, push": (
+        OUR_WORDS,
+        200,
+        '{"status":"retrieving manifest"}\n{"error":"http://127.0.0.1:1: '
+        'connection refused. Is a registry listening there?"}\n',
     ),
     **dict.fromkeys(("v1 models", "v1 model"), ("it speaks Ollama's API only", 404, "404 page not found")),
 }

@@ -59,7 +59,7 @@ def test_errors_come_as_its_own(client: ollama.Client) -> None:
         (lambda: client.delete("nope"), 404),
         (lambda: client.create("m", from_="nope"), 404),
         (lambda: client.create("m", files={"a.safetensors": "sha256:" + "0" * 64}), 501),
-        (lambda: client.pull("llama3"), 501),
+        (lambda: client.pull("127.0.0.1:9/x/llama3", insecure=True), 500),
         (lambda: client.generate("llama3", "hi"), 501),
         (lambda: client.chat("llama3", [{"role": "user", "content": "hi"}]), 501),
         (lambda: client.embed("llama3", "hi"), 501),

@@ -15,9 +15,10 @@ from depots import MIB, Own, ask, digest_of, files_below, head, make, own_depot,
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelpack.depot import wire
+from modelpack.depot import bodies, wire
 from modelpack.depot.app import Depot
 from modelpack.depot.serve import running
+from modelpack.depot.workers import WRITERS
 
 MOST = 120 * MIB
 GIB = 1024 * MIB
@@ -91,9 +92,7 @@ def test_a_chunk_of_a_gibibyte_is_taken_in_pieces(path: Path) -> None:
 @pytest.mark.skipif(NO_MEMORY_FIGURES, reason="memory is read from /proc")
 def test_many_uploads_at_once_stay_within_memory(path: Path) -> None:
     with own_depot(path) as own:
-        connections = [
-            socket.create_connection(("127.0.0.1", int(own.url[17:]))) for _ in range(wire.THREADS)
-        ]
+        connections = [socket.create_connection(("127.0.0.1", int(own.url[17:]))) for _ in range(WRITERS)]
         for connection in connections:
             connection.sendall(head("POST", f"/api/blobs/{ABSENT}", own.url, Content_Length=str(8 * MIB)))
         for _ in range(7):
@@ -207,7 +206,7 @@ def test_slow_clients_hold_up_nobody_and_are_let_go(path: Path, monkeypatch: pyt
     monkeypatch.setattr(wire, "SILENCE_SECONDS", 1)
     monkeypatch.setattr(wire, "HEADER_SECONDS", 1.5)
     with running(Depot(path, writable=True)) as url:
-        slow = [socket.create_connection(("127.0.0.1", int(url[17:]))) for _ in range(wire.THREADS - 4)]
+        slow = [socket.create_connection(("127.0.0.1", int(url[17:]))) for _ in range(64 - 4)]
         for number, connection in enumerate(slow):
             upload = head("POST", f"/api/blobs/{ABSENT}", url, Content_Length="1000")
             connection.sendall((upload + b"some", b"GET / HTTP/1.1\r\n", b"G", upload[:30])[number % 4])
@@ -233,7 +232,7 @@ def test_slow_clients_hold_up_nobody_and_are_let_go(path: Path, monkeypatch: pyt
 
 
 def test_a_body_that_only_trickles_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(bodies, "GRACE_SECONDS", 0.5)
     with running(Depot(path, writable=True)) as url, raw(url) as connection:
         connection.sendall(head("POST", f"/api/blobs/{ABSENT}", url, Content_Length="100000"))
         started = time.monotonic()

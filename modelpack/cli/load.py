@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from modelpack.cli.options import NameType, expect_option, json_option, quiet_option
+from modelpack.cli.options import NameType, expect_option, json_option, quiet_option, registry_options
 from modelpack.cli.progress import Progress
 from modelpack.cli.talk import (
     asking,
     bundle_lines,
     complain_of,
+    counted,
     failed_json,
     result,
     result_json,
@@ -27,6 +28,7 @@ from modelpack.errors import ModelpackError, Partly, Unsupported, Usage
 from modelpack.stores import Identified, OneWay, Source
 from modelpack.verbs import locate
 from modelpack.verbs.plans import Plan, plan
+from modelpack.verbs.registries import HTTPS, Access, is_registry
 from modelpack.verbs.requests import create_request_of, makes_requests
 from modelpack.verbs.transfer import copy
 from modelpack.words.digest import Digest
@@ -45,11 +47,15 @@ Examples:
 @click.argument("bundle")
 @click.argument("model", nargs=-1)
 @click.option(
-    "--to", metavar="TARGET", help="http://HOST[:PORT], or a models directory; by default $OLLAMA_HOST."
+    "--to",
+    metavar="TARGET",
+    help="http://HOST[:PORT], a models directory, or oci://HOST[:PORT]/NAMESPACE; by default $OLLAMA_HOST.",
 )
 @click.option("--as", "name", type=NameType(), help="Another name for the model there.")
 @click.option("--replace", is_flag=True, help="Replace another model that has the name.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--as-artifact", is_flag=True, help="To a registry: as modelpack's own artifacts, recipes too.")
+@registry_options
 @expect_option
 @json_option
 @quiet_option
@@ -60,17 +66,20 @@ def command(
     name: Name | None,
     replace: bool,
     dry_run: bool,
+    access: Access,
     expect: Digest | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Load models from a BUNDLE into an Ollama server or a models directory.
+    """Load models from a BUNDLE into an Ollama server, a models directory or a registry.
 
     All models are loaded, or those named. Only blobs that are missing there are sent, straight from their
     place in the bundle; a model gets its name last. `-` reads the bundle from a pipe.
     """
     place = locate.Located.parse(bundle)
-    source = locate.source(place.text, expect=expect)
+    afar = is_registry(place.text)
+    source = locate.source(place.text, expect=expect, access=access if afar else HTTPS)
+    by = HTTPS if afar and not is_registry(to or "") else access
     chosen = locate.picked(source, [*model, *([place.pick] if place.pick else [])], bundle)
     if name is not None:
         if len(chosen) > 1:
@@ -81,13 +90,15 @@ def command(
     partly: Partly | None = None
     with Progress(quiet=quiet) as progress:
         if dry_run:
-            target = locate.target(to, source, replace=replace)
+            target = locate.target(to, source, replace=replace, access=by)
             todo = plan(source, chosen, target, progress)
             requests = _requests(source, todo) if makes_requests(target) else []
         else:
             try:
                 receipts = asking(
-                    lambda yes: copy(source, chosen, locate.target(to, source, replace=yes), progress),
+                    lambda yes: copy(
+                        source, chosen, locate.target(to, source, replace=yes, access=by), progress
+                    ),
                     replace,
                     progress.rest,
                 )
@@ -96,6 +107,8 @@ def command(
                 receipts = [one for one in error.done if isinstance(one, Receipt)]
     if dry_run:
         _show_plan(todo, requests, as_json)
+        if todo.failed:
+            raise SystemExit(Partly.exit_code)
     elif as_json:
         result_json(
             {
@@ -165,7 +178,7 @@ def _show_plan(todo: Plan, requests: Sequence[dict[str, Any]], as_json: bool) ->
 
 
 def _moved(receipt: Receipt) -> str:
-    return f"{size(receipt.bytes_sent)} sent" if receipt.sent else "was there already"
+    return "was there already" if receipt.there else f"{size(receipt.bytes_sent)} sent"
 
 
 def _show(receipts: Sequence[Receipt], failed: Mapping[str, ModelpackError], quiet: bool) -> None:
@@ -179,6 +192,10 @@ def _show(receipts: Sequence[Receipt], failed: Mapping[str, ModelpackError], qui
     complain_of(failed)
     for way in dict.fromkeys(one.way for one in receipts):
         talk(f"{way}: {WAYS.get(way, way)}", quiet=quiet)
+    by_name = {blob.id: blob for one in receipts if one.same_bytes and not one.there for blob in one.present}
+    if by_name:
+        count, bytes_there = len(by_name), size(sum(blob.size for blob in by_name.values()))
+        talk(f"{counted(count, 'blob')} ({bytes_there}) there before, by name and size alone", quiet=quiet)
     for one in receipts:
         if one.note:
             warn(f"{one.name}: {one.note}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from modelpack.errors import ModelpackError, Usage
+from modelpack.errors import ModelpackError, Usage, from_os
+from modelpack.verbs.registries import Access
+from modelpack.words.blob import KIB
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 
@@ -55,6 +58,35 @@ def json_option(function: _F) -> _F:
 def quiet_option(function: _F) -> _F:
     """--quiet."""
     return click.option("-q", "--quiet", is_flag=True, help="No progress and no talk on stderr.")(function)
+
+
+def registry_options(function: _F) -> _F:
+    """--plain-http and --credentials, as one argument `access`."""
+
+    @functools.wraps(function)
+    def command(*args: Any, plain_http: bool, credentials: str | None, **named: Any) -> Any:
+        as_artifact = bool(named.pop("as_artifact", False))
+        given = None if credentials is None else functools.partial(_read_secret, credentials)
+        access = Access(plain_http=plain_http, credentials=given, as_artifact=as_artifact)
+        return function(*args, access=access, **named)
+
+    command = click.option(
+        "--credentials",
+        metavar="FILE",
+        help="A file (-: standard input) with user:password or a token for the registry.",
+    )(command)
+    return click.option("--plain-http", is_flag=True, help="Talk to the registry by http.")(command)  # type: ignore[return-value]
+
+
+def _read_secret(path: str) -> str:
+    """The first 64 KiB of the file at *path*; what is wrong with it is said without its content."""
+    try:
+        with click.open_file(path, encoding="utf-8") as file:
+            return str(file.read(64 * KIB))
+    except OSError as error:
+        raise from_os(error, path) from None
+    except UnicodeDecodeError:
+        raise Usage("holds no credentials: it is not text", where=path) from None
 
 
 def expect_option(function: _F) -> _F:

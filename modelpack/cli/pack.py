@@ -6,7 +6,7 @@ from functools import partial
 
 import click
 
-from modelpack.cli.options import NameType, json_option, quiet_option
+from modelpack.cli.options import NameType, json_option, quiet_option, registry_options
 from modelpack.cli.progress import Progress
 from modelpack.cli.talk import asking, bundle_lines, complain, counted, result, result_json, table, talk, warn
 from modelpack.cli.words import REMARKS
@@ -18,6 +18,7 @@ from modelpack.stores import Identified
 from modelpack.verbs import locate
 from modelpack.verbs.gather import Gathered, gather
 from modelpack.verbs.installed import Installed
+from modelpack.verbs.registries import Access
 from modelpack.verbs.transfer import copy
 from modelpack.words.name import Name
 from modelpack.words.text import size
@@ -29,6 +30,7 @@ Examples:
   modelpack pack qwen3-8b.gguf -o qwen3.tar
   modelpack pack qwen3:8b gemma3:4b -o models.tar
   modelpack pack ./Modelfile -o bundle/ --name qwen3:8b
+  modelpack pack oci://registry.ollama.ai/library/qwen3:8b -o qwen3.tar
   modelpack pack ./big-00001-of-00003.gguf -o - | ssh host modelpack load -"""
 )
 @click.argument("source", nargs=-1, required=True)
@@ -49,6 +51,7 @@ Examples:
     help=f"Let the server that it is loaded to quantize: {', '.join(QUANTIZATIONS)}.",
 )
 @click.option("--replace", is_flag=True, help="Replace another archive, or another model of that name.")
+@registry_options
 @json_option
 @quiet_option
 def command(
@@ -58,6 +61,7 @@ def command(
     from_: str | None,
     quantize: str | None,
     replace: bool,
+    access: Access,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -70,6 +74,7 @@ def command(
       a folder of a Hugging Face model
       an installed model (qwen3:8b), or a models directory
       a bundle, file or folder (BUNDLE#NAME: one of its models)
+      a model in a registry (oci://HOST[:PORT]/NAMESPACE/MODEL[:TAG])
 
     Every file is read once; hashes are computed on the way. An interrupted pack leaves nothing that looks
     like a bundle.
@@ -77,7 +82,14 @@ def command(
     if as_json and output == "-":
         raise Usage("--json and -o - would both write to standard output")
     with Progress(quiet=quiet) as progress:
-        found = gather(source, look=Installed.here(from_), name=name, quantize=quantize, report=progress)
+        found = gather(
+            source,
+            look=Installed.here(from_),
+            name=name,
+            quantize=quantize,
+            access=access,
+            report=progress,
+        )
         progress.rest()
         _tell(found, quiet)
         target, receipts = asking(
@@ -100,7 +112,7 @@ def command(
         )
     else:
         say = partial(talk, quiet=quiet) if output == "-" else result
-        if not any(receipt.sent for receipt in receipts):
+        if all(receipt.there for receipt in receipts):
             talk(f"{output} has just this already; its blobs were not read again (verify does).", quiet=quiet)
         for line in bundle_lines(output, fingerprint) if fingerprint is not None else ():
             say(line)

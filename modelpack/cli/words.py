@@ -22,5 +22,6 @@ WAYS = {
     "archive": "the same bytes, the same ID",
     "folder": "the same bytes, the same ID",
     "pipe": "the same bytes, the same ID",
+    "registry": "the same bytes, the same ID",
 }
 """What a way of arriving means."""

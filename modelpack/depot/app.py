@@ -1,4 +1,4 @@
-"""The depot: Ollama's management API over a models directory, as a WSGI application.
+"""The depot: Ollama's management API and a registry over a models directory or a bundle, by WSGI.
 
 What it answers, and to what, is held against recordings of real servers (tests/test_depot.py).
 """
@@ -8,21 +8,29 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
-from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from modelpack.depot.asked import LARGEST, Says, flag_field, no_engine, read_object, says, text_field
-from modelpack.depot.blobs import Blobs
+from modelpack.depot.blobs import Blobs, has
+from modelpack.depot.changes import Changes
 from modelpack.depot.create import check, create
 from modelpack.depot.golang import encode
 from modelpack.depot.guard import Guard
 from modelpack.depot.models import Models
+from modelpack.depot.pushes import Pushes
+from modelpack.depot.registry import Pulls, refused
+from modelpack.depot.routes import ROUTES
+from modelpack.depot.shelf import Bundle, Directory
 from modelpack.depot.shown import show
-from modelpack.errors import ModelpackError
+from modelpack.depot.transfers import Transfers, told
+from modelpack.errors import ModelpackError, Usage
+from modelpack.stores.archive import Archive
+from modelpack.stores.folder import FolderBundle
 from modelpack.version import __version__
 from modelpack.words.blob import SMALL
 from modelpack.words.report import Report, Said, silent
@@ -38,59 +46,51 @@ form of 0.33, which only adds to that of 0.24. The field `depot` says what it re
 """
 
 JSON = "application/json; charset=utf-8"
-_WRITES = frozenset({"put_blob", "create", "copy", "delete"})
+_WRITES = frozenset({"put_blob", "create", "copy", "delete", "pull", "push"})
 _READ_ONLY = "this depot is read-only: start it with --writable"
 
 
-def _rule(method: str, path: str, endpoint: str) -> Rule:
-    return Rule(path, endpoint=endpoint, methods=[method])
-
-
-_ROUTES = Map(
-    [
-        _rule("GET", "/", "root"),
-        _rule("GET", "/api/version", "version"),
-        _rule("GET", "/api/tags", "tags"),
-        _rule("GET", "/api/ps", "ps"),
-        _rule("POST", "/api/show", "show"),
-        _rule("HEAD", "/api/blobs/<digest>", "head_blob"),
-        _rule("POST", "/api/blobs/<digest>", "put_blob"),
-        _rule("POST", "/api/create", "create"),
-        _rule("POST", "/api/copy", "copy"),
-        _rule("DELETE", "/api/delete", "delete"),
-        _rule("POST", "/api/pull", "pull"),
-        _rule("POST", "/api/push", "push"),
-        *(_rule("POST", f"/api/{verb}", "engine") for verb in ("generate", "chat", "embed", "embeddings")),
-    ],
-    merge_slashes=False,
-)
-
-
 class Depot:
-    """The models directory at *path*, served. It may be missing or empty; *writable* lets clients change it.
+    """The models directory at *place*, served, or a bundle. A directory may be missing or empty.
 
-    With a *token* every request must bear it. *hosts* are names, besides loopback's, that the Host header may
-    hold. *report* hears a `Said` for each answer, and of what went wrong inside: text from elsewhere.
+    *writable* lets clients change it (Usage: not a bundle). With a *token* every request must bear it, but
+    with *open_pulls* not those that read `/v2/`. *hosts* are names, besides loopback's, that the Host header
+    may hold. *report* hears a `Said` for each answer, and of what went wrong inside: text from elsewhere.
     """
 
     def __init__(
         self,
-        path: Path,
+        place: Path | Archive | FolderBundle,
         *,
         writable: bool = False,
         token: str | None = None,
         hosts: Iterable[str] = (),
+        open_pulls: bool = False,
         report: Report = silent,
     ) -> None:
-        path = path.absolute()  # `show` tells where blobs are
-        self.path = path
+        # Absolute: `show` tells where blobs are.
+        shelf = Directory(place.absolute()) if isinstance(place, Path) else Bundle(place)
+        self.path = shelf.path
         self.writable = writable
-        self.guard = Guard(token, hosts)
-        self._models = Models(path)
-        self._blobs = Blobs(path, self._models.changing)
+        self.guard = Guard(token, hosts, open_pulls=open_pulls)
+        self._models = Models(shelf)
+        self._pulls = Pulls(shelf, challenge=token is not None)
         self._report = report
+        if not isinstance(shelf, Directory):
+            if writable:
+                raise Usage("a bundle is served as it is: it cannot be --writable", where=self.path)
+            return
+        self._changes = Changes(shelf, self._models)
+        self._blobs = Blobs(self.path, self._changes.changing)
+        self._pushes = Pushes(self._changes, self._blobs)
+        self._transfers = Transfers(self._changes)
         if writable:
             self._blobs.sweep()
+
+    def close(self) -> None:
+        """Remove what unfinished uploads have left."""
+        if self.writable:
+            self._pushes.close()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request; nothing is raised."""
@@ -105,25 +105,41 @@ class Depot:
 
     def _answer(self, request: Request) -> Response:
         try:
-            headers = request.headers
-            self.guard.check(headers.get("Host"), headers.get("Origin"), headers.get("Authorization"))
-            endpoint, values = _ROUTES.bind_to_environ(request.environ).match()
-            if endpoint in _WRITES and not self.writable:
-                raise Says(403, _READ_ONLY)
-            handler: Callable[..., Response] = getattr(self, f"_{endpoint}")
-            return handler(request, **values)
+            return self._found(request)
         except Says as answer:
-            return _said(answer)
+            return _said(request, answer)
         except MethodNotAllowed as error:
-            allowed = {"Allow": ", ".join(sorted(error.valid_methods or ()))}
-            return _plain("405 method not allowed", 405, allowed)
+            response = _plain(request, "405 method not allowed", 405)
+            response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+            return response
         except HTTPException:
-            return _plain("404 page not found", 404)
+            return _plain(request, "404 page not found", 404)
         except ModelpackError as error:
-            return _said(says(error))
+            return _said(request, says(error))
         except Exception:  # noqa: BLE001 - a bug of ours: the server goes on, and somebody hears of it
             self.tell(traceback.format_exc())
-            return _json({"error": "the depot failed: see its own output"}, 500)
+            return _said(request, Says(500, "the depot failed: see its own output"))
+
+    def _found(self, request: Request) -> Response:
+        headers = request.headers
+        owner = self.guard.check(
+            headers.get("Host"),
+            headers.get("Origin"),
+            headers.get("Authorization"),
+            pull=_is_registry(request) and request.method in ("GET", "HEAD"),
+        )
+        endpoint, found = ROUTES.bind_to_environ(request.environ).match()
+        values: dict[str, Any] = dict(found)
+        part, _, verb = endpoint.rpartition(".")
+        if (part == "pushes" or endpoint in _WRITES) and not self.writable:
+            raise Says(403, _READ_ONLY)
+        if part == "pushes" and not owner:  # GET of an upload is no pull
+            raise Says(401, "this depot asks for its token to be pushed to")
+        if endpoint == "pulls.blob":
+            values["all_blobs"] = owner and self.writable
+        handlers = getattr(self, f"_{part}") if part else self
+        handler: Callable[..., Response] = getattr(handlers, verb if part else f"_{verb}")
+        return handler(request, **values)
 
     # --- what there is
 
@@ -134,7 +150,7 @@ class Depot:
         return _json({"version": SPEAKS, "depot": __version__})
 
     def _tags(self, _request: Request) -> Response:
-        return _json({"models": self._models.tags()})
+        return Response(self._models.tags(), content_type=JSON)
 
     def _ps(self, _request: Request) -> Response:
         return _json({"models": []})
@@ -153,14 +169,14 @@ class Depot:
             raise ConnectionError("broken off") from error
 
     def _head_blob(self, _request: Request, digest: str) -> Response:
-        if not self._blobs.has(digest):
+        if not has(self._models.shelf, digest):
             raise Says(404, f'blob "{digest}" not found')
         return _empty(200)
 
     # --- what changes something
 
     def _put_blob(self, request: Request, digest: str) -> Response:
-        if self._blobs.has(digest):
+        if has(self._models.shelf, digest):
             return _empty(200)
         self._blobs.take(digest, request.stream, request.content_length)
         return _empty(201)
@@ -172,7 +188,7 @@ class Depot:
             name = check(asked)
             stream = flag_field(asked, "stream", True)
             try:
-                create(self._models, name, asked, said.append)
+                create(self._changes, name, asked, said.append)
                 said.append("success")
             except Says as answer:
                 if answer.instead or not stream or not said:
@@ -188,21 +204,35 @@ class Depot:
 
     def _copy(self, request: Request) -> Response:
         with self._object(request) as asked:
-            self._models.copy(text_field(asked, "source"), text_field(asked, "destination"))
+            self._changes.copy(text_field(asked, "source"), text_field(asked, "destination"))
         return _empty(200)
 
     def _delete(self, request: Request) -> Response:
         with self._object(request) as asked:
-            self._models.delete(asked)
+            self._changes.delete(asked)
         return _empty(200)
 
+    def _pull(self, request: Request) -> Response:
+        return self._transferred(request, self._transfers.pull)
+
+    def _push(self, request: Request) -> Response:
+        return self._transferred(request, self._transfers.push)
+
+    def _transferred(self, request: Request, work: Callable[..., Iterator[dict[str, Any]]]) -> Response:
+        with self._object(request) as asked:
+            text = text_field(asked, "model", "name")
+            insecure, stream = flag_field(asked, "insecure", False), flag_field(asked, "stream", True)
+        if not text:
+            raise Says(400, "invalid model name")
+        lines = work(text, insecure=insecure)
+        first = next(lines)  # what is wrong with the request itself has a status
+        if stream:
+            pieces = (encode(line) + b"\n" for line in told(chain([first], lines)))
+            return Response(pieces, content_type="application/x-ndjson")
+        *_, last = chain([first], lines)
+        return _json(last)
+
     # --- what it is no place for
-
-    def _pull(self, _request: Request) -> Response:
-        raise Says(501, "this modelpack depot pulls nothing: load a bundle to it")
-
-    def _push(self, _request: Request) -> Response:
-        raise Says(501, "this modelpack depot pushes nothing: its directory can be packed")
 
     def _engine(self, _request: Request) -> Response:
         raise no_engine("run models")
@@ -215,7 +245,13 @@ def _json(value: Mapping[str, Any], status: int = 200) -> Response:
     return Response(encode(value), status, content_type=JSON)
 
 
-def _said(answer: Says) -> Response:
+def _is_registry(request: Request) -> bool:
+    return request.path == "/v2" or request.path.startswith("/v2/")
+
+
+def _said(request: Request, answer: Says) -> Response:
+    if _is_registry(request):
+        return refused(answer)
     kind = JSON if answer.plain else "application/json"
     response = Response(encode({"error": answer.text}), answer.status, content_type=kind)
     if answer.status == 401:
@@ -223,8 +259,10 @@ def _said(answer: Says) -> Response:
     return response
 
 
-def _plain(text: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(text, status, headers=headers, content_type="text/plain")
+def _plain(request: Request, text: str, status: int) -> Response:
+    if _is_registry(request):
+        return refused(Says(status, text))
+    return Response(text, status, content_type="text/plain")
 
 
 def _empty(status: int) -> Response:

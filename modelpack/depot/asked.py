@@ -18,7 +18,7 @@ LARGEST = SMALL + MIB
 """The most that a create request may have: as text, and as values, it takes several times that."""
 
 _PIECE = 64 * KIB
-_UNGUARDED = 256 * KIB
+_UNGUARDED = 64 * KIB
 _MOST_CONTAINERS = 100_000  # each takes 64 bytes or more of memory for two of the body
 _large_body = threading.Lock()
 _T = TypeVar("_T")
@@ -74,6 +74,14 @@ def read_object(stream: Stream, length: int | None, limit: int = SMALL) -> Itera
         raise Says(413, f"the request has {length} bytes; at most {limit} are read")
     with contextlib.ExitStack() as stack:
         yield _object(_read(stream, limit, stack))
+
+
+def read_whole(stream: Stream, length: int | None, limit: int = SMALL) -> bytes:
+    """The whole body, as bytes; Says 413 where it has more than *limit*, and 400 where it is cut."""
+    if length is not None and length > limit:
+        raise Says(413, f"the request has {length} bytes; at most {limit} are read")
+    with contextlib.ExitStack() as stack:
+        return bytes(_read(stream, limit, stack))
 
 
 def _read(stream: Stream, limit: int, stack: contextlib.ExitStack) -> bytearray:

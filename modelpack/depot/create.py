@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from modelpack.depot.asked import Say, Says, no_engine, says, text_field, texts_field
+from modelpack.depot.changes import Changes
 from modelpack.depot.layers import Layer, Small, config_of, with_texts
-from modelpack.depot.models import Models, layers_of
+from modelpack.depot.models import layers_of
 from modelpack.documents.gojson import go_json
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
@@ -46,11 +47,11 @@ def check(asked: dict[str, Any]) -> Name:
         raise Says(400, "invalid model name") from None
 
 
-def create(models: Models, name: Name, asked: dict[str, Any], say: Say) -> None:
+def create(changes: Changes, name: Name, asked: dict[str, Any], say: Say) -> None:
     """Make the model; *say* hears each line of progress but the last. Says where it cannot be."""
     try:
-        with models.changing:
-            _Create(models, name, asked, say).run()
+        with changes.changing:
+            _Create(changes, name, asked, say).run()
     except Says as answer:
         answer.plain = False
         raise
@@ -61,9 +62,10 @@ def create(models: Models, name: Name, asked: dict[str, Any], say: Say) -> None:
 
 
 class _Create:
-    def __init__(self, models: Models, name: Name, asked: dict[str, Any], say: Say) -> None:
-        self.models, self.asked, self.say = models, asked, say
-        self.name = models.existing(name)
+    def __init__(self, changes: Changes, name: Name, asked: dict[str, Any], say: Say) -> None:
+        self.changes, self.models, self.asked, self.say = changes, changes.models, asked, say
+        self.shelf = changes.directory
+        self.name = self.shelf.existing(name)
         self.base: dict[str, Any] = {}
         self.small = Small()
 
@@ -144,15 +146,15 @@ class _Create:
             raise Says(500, "invalid digest format") from None
         if digest.algorithm != "sha256":
             raise Says(500, "invalid digest format")
-        size = self.models.size_of(digest)
+        size = self.shelf.size_of(digest)
         if size is None:
-            path = self.models.blob_path(Blob(0, MODEL, digest))
+            path = self.shelf.blob_path(Blob(0, MODEL, digest))
             raise Says(500, f"open {path}: no such file or directory")
         return Blob(size, MODEL, digest)
 
     def _is_gguf(self, text: str) -> bool:
         try:
-            with self.models.store.open(self._blob(text)) as reader:
+            with self.shelf.open(self._blob(text)) as reader:
                 head = bytearray(4)
                 return reader.readinto(memoryview(head)) == 4 and head == b"GGUF"
         except (ModelpackError, Says):
@@ -176,7 +178,7 @@ class _Create:
 
     def _is_new(self, blob: Blob) -> bool:
         digest = blob.digest
-        return digest is not None and digest in self.small and self.models.size_of(digest) is None
+        return digest is not None and digest in self.small and self.shelf.size_of(digest) is None
 
     def _write(self, config: Blob, layers: list[Layer]) -> None:
         manifest = {
@@ -186,17 +188,14 @@ class _Create:
             "layers": [layer.line() for layer in layers],
         }
         model = Model(self.name, Image.parse(go_json(manifest) + b"\n", "manifest"))
-        try:
-            before = self.models.store.read(self.name)
-        except ModelpackError:
-            before = None  # nobody knows what it named, so nothing of that is removed
-        with self.models.store.session([model]) as session:
-            for blob in self.models.store.missing([model]):
+        before = self.changes.before(self.name)
+        with self.changes.store.session([model]) as session:
+            for blob in self.changes.store.missing([model]):
                 if blob.digest is not None and blob.digest in self.small:
                     session.put(blob, BytesReader(self.small[blob.digest]))
             session.commit(model)
         if before is not None:
-            self.models.forget(before[1])
+            self.changes.forget(before)
 
 
 @contextmanager

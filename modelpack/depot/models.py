@@ -1,27 +1,21 @@
-"""The models of a models directory as Ollama's API tells of them: list, copy, delete.
-
-Changes are made one at a time, under `changing`: no blob that a new manifest needs is taken away meanwhile.
-"""
+"""The models of a depot as Ollama's API tells of them."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Iterator
-from pathlib import Path
-from threading import Lock
+from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any
 
-from modelpack.depot.asked import Says, text_field
 from modelpack.depot.capabilities import Facts, listed
-from modelpack.depot.golang import quoted
+from modelpack.depot.golang import encode
+from modelpack.depot.shelf import Shelf, image_of
 from modelpack.documents.gguf import Gguf, read_gguf
 from modelpack.documents.gojson import parse_object, parse_value
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
-from modelpack.errors import Corrupt, ModelpackError, NotFound, Usage
-from modelpack.hands.disk import Folder
-from modelpack.stores.models_dir import ModelsDir
+from modelpack.errors import ModelpackError
 from modelpack.words.blob import MODEL, PROJECTOR, PROMPT, SMALL, TEMPLATE, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
@@ -30,32 +24,48 @@ from modelpack.words.reader import read_at_most
 _REMEMBERED = 4096
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What the list says of a model, since *modified* (seconds), as long as the manifest has that *mark*."""
+
+    mark: Hashable
+    modified: int
+    entry: bytes
+
+
 class Models:
-    """The models directory at *path*, which may be missing or empty."""
+    """The models on *shelf*."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.store = ModelsDir(path, replace=True)
-        self.changing = Lock()
+    def __init__(self, shelf: Shelf) -> None:
+        self.shelf = shelf
         self._facts: dict[Digest, Facts] = {}
+        self._told: dict[Name, _Told] = {}
 
-    # --- reading
+    def tags(self) -> bytes:
+        """The answer to /api/tags, newest first; what has no readable config is left out, as there.
 
-    def tags(self) -> list[dict[str, Any]]:
-        """The `models` of /api/tags, newest first; what has no readable config is left out, as there."""
-        found = []
-        for model in self.store.models():
-            with contextlib.suppress(ModelpackError):
-                found.append(self._tag(model))
-        found.sort(key=lambda each: each[0], reverse=True)
-        return [entry for _, entry in found]
+        An entry is made anew where the file of its manifest is another one.
+        """
+        marks = self.shelf.marks()
+        told = {name: one for name, one in self._told.items() if marks.get(name) == one.mark}
+        if len(told) < len(marks):
+            for model in self.shelf.models():
+                if model.name not in told and model.name in marks:
+                    with contextlib.suppress(ModelpackError):
+                        modified, entry = self._tag(model)
+                        told[model.name] = _Told(marks[model.name], modified, encode(entry))
+        self._told = told
+        newest = sorted(
+            (told[name] for name in marks if name in told), key=lambda one: one.modified, reverse=True
+        )
+        return b'{"models":[' + b",".join(one.entry for one in newest) + b"]}"
 
     def _tag(self, model: Model) -> tuple[int, dict[str, Any]]:
         image = image_of(model)
         config = self.config(image)
         facts = next((self.facts(layer) for layer in image.of_kind(MODEL)), None)
         template = next((self.text(layer) for layer in image.of_kind(TEMPLATE, PROMPT)), None)
-        modified = self.modified(model.name)
+        modified = self.shelf.modified(model.name)
         details = details_of(config, parent_of(image))
         if facts is not None:
             details["quantization_level"] = _known(details["quantization_level"], facts.file_type)
@@ -80,30 +90,7 @@ class Models:
 
     def find(self, text: str) -> tuple[Name, Image] | None:
         """The model that *text* names, under the name it has here; raises Usage where that is no name."""
-        return self.store.read(self.existing(Name.parse(text)))
-
-    def existing(self, name: Name) -> Name:
-        """*name*, with the parts from the left that are here in another case as they are here."""
-        parts: list[str] = []
-        with contextlib.ExitStack() as stack, contextlib.suppress(NotFound):
-            folder = stack.enter_context(Folder.at(self.path))
-            folder = stack.enter_context(folder.folder("manifests"))
-            for part in name.parts:
-                same = [one for one in folder.names() if one.lower() == part.lower()]
-                if not same:
-                    break
-                parts.append(part if part in same else same[0])
-                if len(parts) < 4:
-                    folder = stack.enter_context(folder.folder(parts[-1]))
-        return Name(*parts, *name.parts[len(parts) :])
-
-    def modified(self, name: Name) -> int:
-        """When the manifest of *name* was written, in nanoseconds since 1970."""
-        with self._folders(name) as folders:
-            found = folders[-1].stat(name.tag)
-        if found is None:
-            raise NotFound(f"the manifest of {name} vanished", where=self.path)
-        return found.st_mtime_ns
+        return self.shelf.read(Name.parse(text))
 
     def config(self, image: Image) -> dict[str, Any]:
         """The model's config."""
@@ -119,13 +106,13 @@ class Models:
 
     def bytes(self, blob: Blob) -> bytes:
         """The bytes of a small layer."""
-        with self.store.open(blob) as reader:
+        with self.shelf.open(blob) as reader:
             return read_at_most(reader, SMALL, f"{blob.kind} {blob}")
 
     def gguf(self, blob: Blob) -> Gguf:
         """The header of a GGUF; raises what `read_gguf` does."""
-        with self.store.open(blob) as reader:
-            return read_gguf(reader, blob.size, where=self.blob_path(blob))
+        with self.shelf.open(blob) as reader:
+            return read_gguf(reader, blob.size, where=self.shelf.blob_path(blob))
 
     def facts(self, blob: Blob) -> Facts | None:
         """What the header of a GGUF tells; None where it is none."""
@@ -141,90 +128,6 @@ class Models:
                 self._facts.clear()
             self._facts[blob.digest] = found
         return found
-
-    def size_of(self, digest: Digest) -> int | None:
-        """Bytes of the blob's file; None where there is none."""
-        with contextlib.suppress(NotFound), Folder.at(self.path) as root, root.folder("blobs") as blobs:
-            return blobs.file_size(digest.file_name)
-        return None
-
-    def blob_path(self, blob: Blob) -> str:
-        """Where the file of *blob* is, as `show` tells."""
-        return str(self.path / "blobs" / blob.digest.file_name) if blob.digest else ""
-
-    # --- changing
-
-    def copy(self, source: str, destination: str) -> None:
-        """Give the model *source* a second name; Says 400, 404."""
-        name = _parsed(source, f"source {quoted(source)} is invalid")
-        target = _parsed(destination, f"destination {quoted(destination)} is invalid")
-        with self.changing:
-            found = self.store.read(self.existing(name))
-            if found is None:
-                raise Says(404, f"model {quoted(source)} not found")
-            model = Model(self.existing(target), found[1])
-            with self.store.session([model]) as session:
-                session.commit(model)
-
-    def delete(self, asked: dict[str, Any]) -> None:
-        """Remove a name, and the blobs that no other manifest names; Says 400, 404."""
-        text = text_field(asked, "model", "name")
-        if not text:
-            raise Says(400, "model is required")
-        name = _parsed(text, f"name {quoted(text)} is invalid")
-        with self.changing:
-            found = self.store.read(self.existing(name))
-            if found is None:
-                raise Says(404, f"model '{text}' not found")
-            with self._folders(found[0]) as folders:
-                folders[0].lock()  # against a load into this directory from another process
-                folders[-1].remove(found[0].tag)
-                for folder, above, part in reversed(
-                    list(zip(folders[1:], folders, found[0].parts, strict=False))
-                ):
-                    if folder.names():
-                        break
-                    above.remove(part)
-                folders[0].sync()
-                self.forget(found[1])
-
-    def forget(self, image: Image) -> None:
-        """Remove the blobs of *image*, whose name is gone, that nothing else names.
-
-        Where some manifest cannot be read, nobody knows what it names: then all blobs stay.
-        """
-        used: set[Digest | None] = set()
-        for found in self.store.scan():
-            if isinstance(found, ModelpackError):
-                return
-            used.update(digests_of(image_of(found)))
-        with contextlib.suppress(NotFound), Folder.at(self.path) as root, root.folder("blobs") as blobs:
-            for digest in digests_of(image) - used:
-                blobs.remove(digest.file_name)
-                blobs.remove(str(digest))  # as very old Ollamas named it
-            blobs.sync()
-
-    @contextlib.contextmanager
-    def _folders(self, name: Name) -> Iterator[list[Folder]]:
-        """`manifests/` and the directories below it down to the one that holds the manifest of *name*."""
-        with contextlib.ExitStack() as stack:
-            root = stack.enter_context(Folder.at(self.path))
-            folders = [stack.enter_context(root.folder("manifests"))]
-            for part in name.parts[:3]:
-                folders.append(stack.enter_context(folders[-1].folder(part)))
-            yield folders
-
-
-def image_of(model: Model) -> Image:
-    """The manifest of a model from a models directory: nothing else is there."""
-    if not isinstance(model.document, Image):
-        raise Corrupt("is not an image", where=model.name)
-    return model.document
-
-
-def digests_of(image: Image) -> set[Digest]:
-    """Every digest that *image* names."""
-    return {blob.digest for blob in (*image.layers, image.config) if blob.digest is not None}
 
 
 def layers_of(image: Image) -> list[dict[str, Any]]:
@@ -261,10 +164,3 @@ def moment(nanoseconds: int) -> str:
     text = datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
     fraction = f".{rest:09d}".rstrip("0").rstrip(".")
     return f"{text}{fraction}Z"
-
-
-def _parsed(text: str, error: str) -> Name:
-    try:
-        return Name.parse(text)
-    except Usage:
-        raise Says(400, error) from None

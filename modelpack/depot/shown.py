@@ -46,10 +46,10 @@ def show(models: Models, asked: dict[str, Any]) -> Iterator[bytes]:
     if not text:
         raise Says(400, "model is required")
     try:
-        name = models.existing(Name.parse(text))
+        name = Name.parse(text)
     except Usage:
         raise Says(400, "invalid model name") from None
-    found = models.store.read(name)
+    found = models.shelf.read(name)
     if found is None:
         raise Says(404, f"model '{name}' not found")
     return _Shown(models, *found).answer(text_field(asked, "system"), flag_field(asked, "verbose", False))
@@ -59,7 +59,7 @@ class _Shown:
     def __init__(self, models: Models, name: Name, image: Image) -> None:
         self.models, self.name, self.image = models, name, image
         self.config = models.config(image)
-        self.modified = models.modified(name)
+        self.modified = models.shelf.modified(name)
 
     def answer(self, system: str, verbose: bool) -> Iterator[bytes]:
         """All that may fail for a reason worth telling is done before the first piece is asked for."""
@@ -92,10 +92,10 @@ class _Shown:
             "license": "\n".join(licenses),
             "modelfile": modelfile_text(
                 str(self.name),
-                model=models.blob_path(weights) if weights is not None else "",
-                adapters=[models.blob_path(blob) for blob in image.of_kind(ADAPTER)],
-                draft=models.blob_path(draft) if draft is not None else "",
-                projectors=[models.blob_path(blob) for blob in image.of_kind(PROJECTOR)],
+                model=models.shelf.blob_path(weights) if weights is not None else "",
+                adapters=[models.shelf.blob_path(blob) for blob in image.of_kind(ADAPTER)],
+                draft=models.shelf.blob_path(draft) if draft is not None else "",
+                projectors=[models.shelf.blob_path(blob) for blob in image.of_kind(PROJECTOR)],
                 template=DEFAULT_TEMPLATE if template is None else template,
                 system=system,
                 renderer=str(config.get("renderer") or ""),
@@ -163,7 +163,7 @@ class _Shown:
                     value = Float32(value)
                 yield encode(value)
             elif verbose:
-                with self.models.store.open(blob, place.offset) as reader:
+                with self.models.shelf.open(blob, place.offset) as reader:
                     yield from _array(reader)
             else:
                 yield b"null"

@@ -1,148 +1,44 @@
 """Cheroot, mended: no body is held in memory, nobody holds a thread for long, and headers are read strictly.
 
-What Cheroot 11 does otherwise: it reads the unread rest of a body in one piece, and each chunk of a chunked
-body in one piece of the client's choice; it says "100 Continue" before the application was asked; its time
-limit is one for each call of recv, so that a byte every nine seconds holds a thread for ever; it takes
-Content-Length twice, negative, or beside Transfer-Encoding.
+What Cheroot 11 does otherwise: it reads the unread rest of a body in one piece; it says "100 Continue"
+before the application was asked; its time limit is one for each call of recv, so that a byte every nine
+seconds holds a thread for ever; it takes Content-Length twice, negative, or beside Transfer-Encoding; a
+connection that says nothing holds a thread, and a TLS handshake the one thread that accepts connections.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import re
 import socket
+import ssl
 import time
 from collections.abc import Callable
+from threading import BoundedSemaphore
 from typing import Any
 
 from cheroot.makefile import MakeFile, StreamReader
 from cheroot.server import DropUnderscoreHeaderReader, HTTPConnection, HTTPRequest
-from cheroot.wsgi import Server
+from cheroot.wsgi import Gateway_10, Server
 
+from modelpack.depot.bodies import ChunkedBody, SizedBody
+from modelpack.depot.sending import FileBody
+from modelpack.depot.workers import READERS, Workers
 from modelpack.words.blob import KIB, MIB
 
 HEADER_MOST = 64 * KIB
 HEADER_SECONDS = 30.0
-"""From the first byte of a request to the end of its headers."""
+"""From the first byte of a request to the end of its headers; as long again for a TLS handshake."""
 SILENCE_SECONDS = 30
 """The longest time without a byte, both ways."""
-SLOWEST, GRACE_SECONDS = 1 * KIB, 60.0
-"""Bytes a second that a body has to come by on average, after the first so many seconds."""
 LINGER_MOST, LINGER_SECONDS = 256 * MIB, 10.0
 """How much of a refused body is still taken, and for how long, so that the client gets to read the answer."""
-THREADS = 64
+CONNECTIONS = 1000
+"""The most connections that may be open and silent."""
 
 _PIECE = 256 * KIB
-_LINE_MOST = 4 * KIB
-_CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,15}", re.ASCII)
 _LENGTH = re.compile(rb"[0-9]{1,18}", re.ASCII)
 _ONCE = (b"Content-Length", b"Host", b"Transfer-Encoding", b"Authorization", b"Origin")
-
-
-class Body(io.RawIOBase):
-    """The body of a request, read as it comes, in pieces that the reader chooses.
-
-    Raises ConnectionError where it ends too early or is malformed, TimeoutError where it comes too slowly.
-    """
-
-    finished = False
-    """Whether all of it was read: else the connection cannot be used again."""
-    too_slow = False
-    """Whether it was given up: then there is nothing to wait for."""
-
-    def __init__(self, rfile: Any, before_first: Callable[[], None]) -> None:
-        self._rfile = rfile
-        self._before_first: Callable[[], None] | None = before_first
-        self._started = 0.0
-        self._count = 0
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def readinto(self, into: Any, /) -> int:
-        """The next bytes of the body; 0 at its end."""
-        if self.finished:
-            return 0
-        if self._before_first is not None:
-            self._started = time.monotonic()
-            before, self._before_first = self._before_first, None
-            before()
-        view = memoryview(into).cast("B")
-        return self._fill(view) if len(view) else 0
-
-    def _fill(self, view: memoryview) -> int:
-        raise NotImplementedError
-
-    def _receive(self, view: memoryview) -> int:
-        try:
-            return self._receive_some(view)
-        except TimeoutError:
-            self.too_slow = True
-            raise
-
-    def _receive_some(self, view: memoryview) -> int:
-        count: int = self._rfile.readinto1(view)
-        if count == 0:
-            raise ConnectionError("unexpected EOF")
-        self._count += count
-        seconds = time.monotonic() - self._started
-        if seconds > GRACE_SECONDS and self._count < SLOWEST * seconds:
-            raise TimeoutError("timed out")
-        return count
-
-
-class SizedBody(Body):
-    """A body of as many bytes as Content-Length says."""
-
-    def __init__(self, rfile: Any, before_first: Callable[[], None], length: int) -> None:
-        super().__init__(rfile, before_first)
-        self._left = length
-        self.finished = length == 0
-
-    def _fill(self, view: memoryview) -> int:
-        count = self._receive(view[: self._left])
-        self._left -= count
-        self.finished = self._left == 0
-        return count
-
-
-class ChunkedBody(Body):
-    """A body in chunks, whose sizes mean nothing to whoever reads it."""
-
-    _left = 0
-
-    def _fill(self, view: memoryview) -> int:
-        if self._left == 0:
-            self._begin_chunk()
-            if self.finished:
-                return 0
-        count = self._receive(view[: self._left])
-        self._left -= count
-        if self._left == 0 and self._line():
-            raise ConnectionError("malformed chunked encoding")
-        return count
-
-    def _begin_chunk(self) -> None:
-        size = self._line().partition(b";")[0].strip(b" \t")
-        if _CHUNK_SIZE.fullmatch(size) is None:
-            raise ConnectionError("malformed chunked encoding")
-        self._left = int(size, 16)
-        if self._left == 0:
-            for _ in range(64):  # trailers, which nobody wants
-                if not self._line():
-                    self.finished = True
-                    return
-            raise ConnectionError("too many trailers")
-
-    def _line(self) -> bytes:
-        line: bytes = self._rfile.readline(_LINE_MOST)
-        if not line.endswith(b"\r\n"):
-            raise ConnectionError(
-                "unexpected EOF" if len(line) < _LINE_MOST else "malformed chunked encoding"
-            )
-        return line[:-2]
 
 
 class _Headers(DropUnderscoreHeaderReader):
@@ -223,11 +119,23 @@ class _Raw(socket.SocketIO):
             self._sock.settimeout(min(left, SILENCE_SECONDS))  # type: ignore[attr-defined]
         return super().readinto(into)
 
+    def deciphered(self) -> int:
+        sock = self._sock  # type: ignore[attr-defined]
+        return sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
+
 
 class _Stream(StreamReader):
+    raw: Any
+    _read_buf: bytes
+    _read_pos: int
+
     def __init__(self, raw: _Raw, bufsize: int) -> None:
         super(StreamReader, self).__init__(raw, bufsize)  # StreamReader's own makes a SocketIO by itself
         self.bytes_read = 0
+
+    def has_data(self) -> bool:
+        """Whether something came that was not read: what TLS has deciphered, no selector sees."""
+        return bool(len(self._read_buf) > self._read_pos or self.raw.deciphered())
 
 
 def _make_file(sock: socket.socket, mode: str, bufsize: int) -> Any:
@@ -239,6 +147,35 @@ class _Connection(HTTPConnection):
 
     def __init__(self, server: Any, sock: socket.socket, _makefile: object = None) -> None:
         super().__init__(server, sock, _make_file)
+        self._plain = server.tls is not None
+        """Whether TLS has still to begin."""
+
+    def communicate(self) -> bool:
+        """Answer a request; whether the connection stays open."""
+        if self._plain:
+            self._plain = False
+            try:
+                self._begin_tls()
+            except OSError:  # of TLS, too
+                return False
+            return True
+        going: bool = super().communicate()  # type: ignore[no-untyped-call]
+        return going
+
+    def _begin_tls(self) -> None:
+        self.socket.settimeout(HEADER_SECONDS)  # for the whole handshake, not for a step of it
+        self.socket = self.server.tls.wrap_socket(
+            self.socket, server_side=True, do_handshake_on_connect=False
+        )
+        self.rfile = _make_file(self.socket, "rb", self.rbufsize)
+        self.wfile = _make_file(self.socket, "wb", self.wbufsize)
+        self.ssl_env = {"wsgi.url_scheme": "https"}
+        self.socket.do_handshake()
+
+    def close(self) -> None:
+        """Let it go, whatever state it is in: an error here would end a thread."""
+        with contextlib.suppress(OSError):
+            super().close()
 
     def hurry(self, seconds: float | None) -> None:
         """From now on everything has to come within *seconds*; None: each piece has a time of its own."""
@@ -260,26 +197,75 @@ class _Connection(HTTPConnection):
                 left -= count
 
 
+class _Gateway(Gateway_10):
+    def respond(self) -> None:
+        response = self.req.server.wsgi_app(self.env, self.start_response)
+        try:
+            if isinstance(response, FileBody):
+                self._send(response)
+            else:
+                for piece in filter(None, response):
+                    self.write(piece)
+        finally:
+            self.req.ensure_headers_sent()
+            if hasattr(response, "close"):
+                response.close()
+
+    def _send(self, body: FileBody) -> None:
+        server, connection = self.req.server, self.req.conn
+        if not server.readers.acquire(blocking=False):
+            self.req.status = b"503 Service Unavailable"
+            self.req.outheaders = [(b"Content-Length", b"0"), (b"Retry-After", b"5")]
+            return
+        try:
+            self.req.ensure_headers_sent()
+            body.send(connection.socket, SILENCE_SECONDS, lambda: server.ready)
+            connection.socket.settimeout(SILENCE_SECONDS)
+        finally:
+            server.readers.release()
+
+
 class DepotServer(Server):
-    """A Cheroot server for one application; `told` hears what Cheroot would write to stderr."""
+    """A Cheroot server for one application; *told* hears what Cheroot would write to stderr.
+
+    With *tls* it speaks nothing else.
+    """
 
     ConnectionClass = _Connection
     max_request_header_size = HEADER_MOST
     keep_alive_conn_limit = 256
     expiration_interval = 0.1  # also how long a stop may take to be noticed
+    _connections: Any
 
-    def __init__(self, address: tuple[str, int], app: Any, told: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        app: Any,
+        told: Callable[[str], None],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         super().__init__(
             address,
             app,
-            numthreads=THREADS,
-            max=THREADS,
             server_name="modelpack-depot",
             request_queue_size=128,
             timeout=SILENCE_SECONDS,
             shutdown_timeout=2,
         )
         self._told = told
+        self.tls = tls
+        self.gateway = _Gateway
+        self.requests = Workers(self)
+        self.readers = BoundedSemaphore(READERS)
+
+    def process_conn(self, conn: Any) -> None:
+        """Have a thread work on *conn*, once something has come from it."""
+        if conn.last_used is not None:
+            super().process_conn(conn)
+        elif self._connections._num_connections < CONNECTIONS:
+            self._connections.put(conn)
+        else:
+            conn.close()
 
     def bind(self, family: int, type: int, proto: int = 0) -> Any:  # noqa: A002 - as Cheroot calls it
         """As Cheroot calls it; raises OSError where the address is taken."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -48,6 +49,21 @@ def scan(folder: Folder, above: tuple[str, ...] = ()) -> Iterator[Model | Modelp
             continue
         except ModelpackError as error:
             yield error
+
+
+def marks(folder: Folder, above: tuple[str, ...] = ()) -> Iterator[tuple[Name, tuple[int, ...]]]:
+    """Every manifest's name in *folder*, with what changes where the file does; nothing is opened."""
+    for name in folder.names():
+        parts = (*above, name)
+        with contextlib.suppress(ModelpackError):
+            if len(parts) < _LEVELS:
+                with folder.folder(name) as below:
+                    yield from marks(below, parts)
+            elif (found := folder.stat(name)) is not None:
+                yield (
+                    Name.of_path(parts),
+                    (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns),
+                )
 
 
 def _model(folder: Folder, parts: tuple[str, ...]) -> Model:

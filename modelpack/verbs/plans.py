@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modelpack.documents.model import Model, base_of, blobs_of
-from modelpack.errors import ModelpackError, NotFound, Unsupported
+from modelpack.errors import ModelpackError, NotFound, Refused, Unsupported
 from modelpack.hands.crew import Gone, Stoppable, in_parallel
 from modelpack.hands.hashing import Counted, check, pour
-from modelpack.stores import Apart, Foretells, Learns, Placed, Settled, Source, TakesUnread, Target
+from modelpack.stores import Afar, Apart, Foretells, Learns, Placed, Settled, Source, TakesUnread, Target
 from modelpack.words.blob import Blob
 from modelpack.words.report import Moved, Report, Stage, silent
 
@@ -74,6 +74,11 @@ def settle(
     unread = [blob for blob in blobs_of(models) if blob.digest is None or (blake3 and blob.blake3 is None)]
     if not unread:
         return list(models)
+    if isinstance(source, Afar) and source.afar():
+        raise Refused(
+            "what comes over a net would have to be read twice for that",
+            advice="Pack it into a file or folder first, and take it from there.",
+        )
     report(Stage("hashing", sum(blob.size for blob in unread)))
 
     def read(blob: Blob, gone: Gone) -> Blob:

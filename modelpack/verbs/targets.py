@@ -1,0 +1,137 @@
+"""From a locator to a target: where bundles, plain files and models are written."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from modelpack.errors import NotFound, Refused, Usage
+from modelpack.hands.system import binary
+from modelpack.stores import Source, Target
+from modelpack.stores.archive import Archive
+from modelpack.stores.folder import FolderBundle
+from modelpack.stores.models_dir import ModelsDir
+from modelpack.stores.pipe import PipeTarget
+from modelpack.stores.plain import OTHERS, PlainFolder
+from modelpack.verbs.registries import HTTPS, Access, is_registry, only_registries, registry_target
+from modelpack.words.filename import on_every_volume
+
+URL = re.compile(r"(https?|oci)://", re.ASCII | re.IGNORECASE)
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://", re.ASCII)
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}(/\S*)?", re.ASCII)
+# What a bundle's own pack leaves when it is killed.
+_BEGUN = {".modelpack", "blobs", "oci-layout", "README.txt", "SHA256SUMS", "SHA256SUMS.new"}
+_COMPRESSED = {".gz": "gzip", ".tgz": "gzip", ".zip": "zip", ".zst": "zstd", ".xz": "xz", ".bz2": "bzip2"}
+
+
+def path_of(text: str) -> Path:
+    """The path that *text* means; raises Usage where it is none, or the address of something else."""
+    if not text:
+        raise Usage("an empty text is no place", advice="Is a variable unset?")
+    if SCHEME.match(text):
+        raise Usage(
+            f"{text[:200]!r} is not a kind of address that modelpack knows here",
+            advice=f"It knows http://, https:// and oci://; for a directory of that name write ./{text}",
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise NotFound(str(error), where=text) from None
+
+
+def _strangers(path: Path, known: set[str]) -> list[str]:
+    """What lies in the directory *path* besides what is *known* and what systems put on every volume."""
+    names = (one.name for one in path.iterdir())
+    return sorted(name for name in names if name not in known and not on_every_volume(name))
+
+
+def bundle_target(text: str, *, replace: bool = False) -> Target:
+    """Where `pack -o` writes: `-` a pipe, `*.tar` one file, else a folder."""
+    if text == "-":
+        return PipeTarget(binary(sys.stdout.fileno()))
+    path = path_of(text)
+    suffix = path.suffix.lower()
+    if suffix in _COMPRESSED:
+        raise Usage(
+            f"modelpack writes no {_COMPRESSED[suffix]}: weights hardly shrink, and blobs are read in place",
+            where=text,
+            advice="Use NAME.tar for one file, or NAME for a folder.",
+        )
+    if suffix == ".tar":
+        if path.is_dir():
+            raise Usage("is a directory", where=text, advice="Name a file, or drop .tar for a folder bundle.")
+        return Archive(path, replace=replace)
+    if os.path.lexists(path) and not path.is_dir():
+        raise Usage(
+            "is a file, and its name does not end in .tar",
+            where=text,
+            advice="Name a folder, or NAME.tar for one file.",
+        )
+    if path.is_dir() and not (path / "index.json").exists():
+        strangers = _strangers(path, _BEGUN)
+        if strangers:
+            raise Refused(
+                f"is a directory with other things in it ({', '.join(strangers[:3])})",
+                where=text,
+                advice="Name a new or an empty folder, or an existing bundle.",
+            )
+    return FolderBundle(path, replace=replace)
+
+
+def plain_target(
+    text: str, source: Source | None = None, *, modelfile: bool = True, replace: bool = False
+) -> Target:
+    """Where `unpack` writes plain files: a directory, made where it is missing."""
+    path = path_of(text)
+    if URL.match(text) or (os.path.lexists(path) and not path.is_dir()):
+        raise Usage("is no directory", where=text, advice="Name a new or an empty directory.")
+    if others := [name for name in OTHERS if os.path.lexists(path / name)]:
+        what = f"is a bundle or a models directory: it has {', '.join(others)}"
+        raise Refused(what, where=text, advice="Name a new or an empty directory.")
+    return PlainFolder(path, source=source, modelfile=modelfile, replace=replace)
+
+
+def target(
+    text: str | None, source: Source | None = None, *, replace: bool = False, access: Access = HTTPS
+) -> Target:
+    """Where `load --to` brings models: a server (`http://…`, or `$OLLAMA_HOST` for None), a directory, or a
+    registry (`oci://…`), talked to as *access* says.
+
+    From *source* a server learns what a model means, to tell it from one that has the name there.
+    """
+    only_registries(text, access)
+    if text is None or text.lower().startswith(("http://", "https://")):
+        return server(text, source, replace=replace)
+    if is_registry(text):
+        return registry_target(text, access, replace=replace)
+    path = path_of(text)
+    if not os.path.lexists(path):
+        if _HOST_PORT.fullmatch(text):
+            raise Usage(
+                f"{text!r} looks like a host and a port",
+                advice=f"Did you mean http://{text}? For a directory of that name write ./{text}",
+            )
+        return ModelsDir(path, replace=replace)
+    if not path.is_dir():
+        raise Usage("is a file; models are loaded into a server or a models directory", where=text)
+    names = set(_strangers(path, {".modelpack"}))
+    is_bundle = bool(names & {"oci-layout", "index.json"})
+    if is_bundle or (names and not names & {"manifests", "blobs"}):
+        kind = "a bundle" if is_bundle else "not a models directory"
+        raise Refused(
+            f"is {kind}: it has {', '.join(sorted(names)[:3])}",
+            where=text,
+            advice="Name the directory that holds manifests/ and blobs/ (Ollama's OLLAMA_MODELS), or a new "
+            "or empty one.",
+        )
+    return ModelsDir(path, replace=replace)
+
+
+def server(url: str | None, source: Source | None = None, *, replace: bool = False) -> Target:
+    """The server at *url*, or at `$OLLAMA_HOST`."""
+    from modelpack.hands.ollama import Ollama  # here: requests costs a third of a start
+    from modelpack.stores.server_create import ServerCreate
+
+    return ServerCreate(Ollama(url), replace=replace, source=source)
