@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import FIXTURES, ROOT, MemoryStore
+from registries import FakeRegistry
 
 from modelpack.depot.app import Depot
 from modelpack.depot.serve import running
@@ -29,10 +30,13 @@ from modelpack.stores.plain import PlainFolder
 from modelpack.stores.server_create import ServerCreate
 from modelpack.verbs.gather import gather
 from modelpack.verbs.installed import Installed
-from modelpack.verbs.transfer import copy, settle
+from modelpack.verbs.plans import settle
+from modelpack.verbs.registries import HTTPS, Access, registry_target
+from modelpack.verbs.transfer import copy
 from modelpack.words.blob import LICENSE, MODEL, PARAMS, SYSTEM, TEMPLATE, TENSOR
 from modelpack.words.name import Name
 
+PLAIN = Access(plain_http=True)
 PAGE = ROOT / "docs" / "fidelity.md"
 WEIGHTS = (FIXTURES / "tiny-llama.gguf").read_bytes()
 
@@ -89,6 +93,26 @@ def edited(place: Path) -> list[str]:
     return [folder]
 
 
+REGISTRY = FakeRegistry()
+"""A registry that keeps what it is given; tests/test_registry.py does the same with docker-registry."""
+
+
+def in_registry(place: Path) -> list[str]:
+    """A model that was pushed, by its locator."""
+    look = Installed((place.parent / "models",))
+    found = gather(["base"], look=look)
+    copy(found.source, found.models, registry_target(f"oci://{REGISTRY.server}/pushed", PLAIN))
+    return [f"oci://{REGISTRY.server}/pushed/base"]
+
+
+def recipe_in_registry(place: Path) -> list[str]:
+    found = gather(modelfile(place, "FROM base:elsewhere", "SYSTEM x"), look=Installed(()))
+    (model,) = settle(found.source, found.models)
+    place_there = f"oci://{REGISTRY.server}/artifacts/recipe:latest"
+    copy(found.source, [model], registry_target(place_there, replace(PLAIN, as_artifact=True)))
+    return [place_there]
+
+
 SOURCES: dict[str, Callable[[Path], list[str]]] = {
     "a GGUF": gguf,
     "a GGUF in shards (merged)": shards,
@@ -103,6 +127,8 @@ SOURCES: dict[str, Callable[[Path], list[str]]] = {
     ),
     "a Hugging Face snapshot of safetensors": snapshot,
     "a GGUF with `--quantize`": gguf,
+    "a model in a registry": in_registry,
+    "a recipe in a registry (an artifact), `FROM` a model that is elsewhere": recipe_in_registry,
 }
 
 
@@ -122,11 +148,22 @@ def to_plain(place: Path, source: Source) -> Target:
     return PlainFolder(place / "plain", source=source)
 
 
+def to_registry(place: Path, _: Source) -> Target:
+    return registry_target(f"oci://{REGISTRY.server}/{place.parent.name}/images", PLAIN)
+
+
+def to_artifacts(place: Path, _: Source) -> Target:
+    where = f"oci://{REGISTRY.server}/{place.parent.name}/artifacts"
+    return registry_target(where, replace(PLAIN, as_artifact=True))
+
+
 TARGETS: dict[str, Callable[[Path, Source], Target]] = {
     "bundle, one file": to_archive,
     "bundle, folder": to_folder,
     "models directory": to_directory,
     "plain files (`unpack`)": to_plain,
+    "registry": to_registry,
+    "registry, `--as-artifact`": to_artifacts,
 }
 
 
@@ -146,9 +183,17 @@ def row(kind: str, place: Path) -> list[str]:
     for part in ("files", "out", "depot"):
         (place / part).mkdir()
     look = installed(place / "models")
+    texts = SOURCES[kind](place / "files")
     found = gather(
-        SOURCES[kind](place / "files"), look=look, quantize="Q8_0" if "--quantize" in kind else None
+        texts,
+        look=look,
+        quantize="Q8_0" if "--quantize" in kind else None,
+        access=PLAIN if texts[0].startswith("oci:") else HTTPS,
     )
+    if "registry" in kind:  # read twice for one target, so through a folder
+        there = FolderBundle(place / "from-registry")
+        copy(found.source, found.models, there)
+        found.source, found.models = there, list(there.models())
     (model,) = settle(found.source, found.models)
     cells = [kind]
     for make in TARGETS.values():
@@ -164,10 +209,11 @@ def row(kind: str, place: Path) -> list[str]:
 
 def test_the_table_is_what_happens(tmp_path: Path) -> None:
     rows = []
-    for number, kind in enumerate(SOURCES):
-        place = tmp_path / str(number)
-        place.mkdir()
-        rows.append(row(kind, place))
+    with REGISTRY.running():
+        for number, kind in enumerate(SOURCES):
+            place = tmp_path / str(number)
+            place.mkdir()
+            rows.append(row(kind, place))
     head = ["source", *TARGETS, "server, by create"]
     lines = [" | ".join(["", *cells, ""]).strip() for cells in (head, ["---"] * len(head), *rows)]
     table = "\n".join(lines) + "\n"
