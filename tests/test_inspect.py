@@ -456,6 +456,24 @@ def test_one_thing_at_a_time() -> None:
         run(BUNDLE, "--create-request", "--metadata")
 
 
+def test_one_blob_with_two_sizes(tmp_path: Path) -> None:
+    """Nothing that is read of the blob can be right for both."""
+    store = MemoryStore()
+    for name in "ab":
+        store.image(name, *TINY, (SYSTEM, name.encode()))
+    directory = models_dir(tmp_path, store)
+    path = tmp_path / "manifests/registry.ollama.ai/library/b/latest"
+    said = json.loads(path.read_bytes())
+    size = said["layers"][0]["size"]
+    said["layers"][0]["size"] += 1
+    path.write_text(json.dumps(said))
+    what = f"b:latest: says that {said['layers'][0]['digest']} has {size + 1} bytes; a:latest says {size}"
+    for problems in (inspect(directory).problems, verify(directory).problems):
+        assert [str(one) for one in problems] == [what]
+    assert not inspect(directory, ["b"]).problems[0].what.startswith("says")  # alone, the file tells
+    assert verify(directory, ["a"]).good
+
+
 def test_inspect_reads_no_blob(shelf: MemoryStore) -> None:
     shelf.opened.clear()
     found = inspect(shelf, ["twin"])

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import FIXTURES, SHARED, MemoryStore, needs_shared
+from conftest import FIXTURES, SHARED, MemoryStore, forked, needs_root, needs_shared, waited
 
 from modelpack.documents.config import Remark
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
 from modelpack.documents.recipe import Recipe
-from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unsupported, Usage
+from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Unsupported, Usage
 from modelpack.hands.hashing import pour
 from modelpack.stores import Source
 from modelpack.stores.archive import Archive
@@ -483,6 +483,73 @@ def test_a_models_directory_that_is_none_hides_no_path(tmp_path: Path, models: P
         assert not Installed((tmp_path / name,)).names("base")
     (models / "manifests/registry.ollama.ai/library/base/latest").write_bytes(b"{")
     assert Installed((models,)).names("base")
+
+
+@needs_root
+def test_a_manifest_that_may_not_be_read_is_no_recipe(folder: Path, open_place: Path) -> None:
+    """The model is installed; who says that it is not would be wrong."""
+    store = MemoryStore()
+    store.image("base", (MODEL, (FIXTURES / "tiny-llama.gguf").read_bytes()))
+    copy(store, store.models(), ModelsDir(open_place / "models"))
+    os.chmod(open_place / "models/manifests/registry.ollama.ai/library/base/latest", 0)
+    (open_place / "Modelfile").write_text("FROM base\n")
+    look = Installed((open_place / "models",))
+    sources = (open_place / "Modelfile", f"{open_place}/models#base", "base")
+
+    def work() -> None:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        for source in sources:
+            with pytest.raises(Local, match="base/latest: permission denied"):
+                packed(source, look=look)
+        os.chdir(open_place)
+        assert not look.names("Modelfile")
+
+    assert waited(forked(work)) == 0
+
+
+def test_more_from_than_any_model_has(folder: Path) -> None:
+    (folder / "Modelfile").write_text("FROM ./tiny-llama.gguf\n" * 101)
+    with pytest.raises(Unsupported, match="line 101: it has more than 100 FROM and DRAFT"):
+        packed(folder)
+    (folder / "Modelfile").write_text("FROM ./tiny-llama.gguf\n" * 100)
+    with pytest.raises(Unsupported, match=r"100 models \((tiny-llama\.gguf, ){3}…\)"):
+        packed(folder)
+
+
+def test_weights_of_another_type_are_no_cloud_model(tmp_path: Path) -> None:
+    store = MemoryStore()
+    store.image("odd", ("application/vnd.example.weights", b"w"), (SYSTEM, b"S"))
+    store.image("empty", (SYSTEM, b"S"))
+    store.image("far", config=b'{"remote_model":"x"}')
+    copy(store, store.models(), ModelsDir(tmp_path))
+    for name, what in (
+        (
+            "odd",
+            "no weights that modelpack knows, but layers of another type: 'application/vnd.example.weights'",
+        ),
+        ("empty", "no weights that modelpack knows"),
+        ("far", r"cloud model"),
+    ):
+        with pytest.raises(Unsupported, match=what) as caught:
+            packed(f"{tmp_path}#{name}")
+        assert ("cloud" in caught.value.what) is (name == "far")
+
+
+def test_a_damaged_blob_is_said_with_its_model_and_source(models: Path, folder: Path, tmp_path: Path) -> None:
+    digest = Digest.of(b"the base's")
+    (models / "blobs" / digest.file_name).write_bytes(b"the case's")
+    picked = f"{models}#base"
+    for sources, where in (
+        ([picked], "base:latest"),
+        ([folder, picked], f"base:latest (of {picked})"),
+        ([models, folder], f"base:latest (of {models})"),
+    ):
+        found = packed(*sources)
+        with pytest.raises(Corrupt, match=f"system {digest} is damaged") as caught:
+            copy(found.source, found.models, Archive(tmp_path / "x.tar"))
+        assert caught.value.where == where
 
 
 def test_several_unpacked_models_are_one_source(models: Path, tmp_path: Path) -> None:

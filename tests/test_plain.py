@@ -551,14 +551,86 @@ def test_no_old_modelfile_tells_of_the_new_model(shelf: MemoryStore, quick: Path
     assert not (quick / "Modelfile").exists()
 
 
-def test_a_text_that_was_damaged_after_a_crash(tiny: MemoryStore, quick: Path) -> None:
-    path = quick / "documents" / Digest.of(TINY[1][1]).file_name
+@pytest.mark.parametrize("which", [0, 1, 2, 3], ids=["model", "template", "params", "config"])
+def test_a_blob_that_was_damaged_after_a_crash(which: int, tiny: MemoryStore, quick: Path) -> None:
+    """What lies under a digest and is something else is written anew."""
+    blob = tiny.models()[0].blobs[which]
+    path = quick / "documents" / f"sha256-{blob.digest.hex if blob.digest else ''}"
     path.parent.mkdir()
-    path.write_bytes(b"x" * len(TINY[1][1]))
-    with pytest.raises(Corrupt, match="template") as caught:
-        unpack(tiny, quick)
-    assert caught.value.where == str(path)
-    assert PlainFolder(quick).models() == []
+    path.write_bytes(bytes(blob.size))
+    unpack(tiny, quick)
+    assert bits(PlainFolder(quick)) == bits(tiny)
+    assert PlainFolder(quick).fits() is None
+
+
+def test_what_a_crash_left_whole_is_read_and_not_brought_again(tiny: MemoryStore, quick: Path) -> None:
+    path = quick / "documents" / Digest.of(WEIGHTS).file_name
+    path.parent.mkdir()
+    path.write_bytes(WEIGHTS)
+    unpack(tiny, quick)
+    assert not [one for one in tiny.opened if one.media_type == MODEL]
+    assert bits(PlainFolder(quick)) == bits(tiny)
+
+
+@pytest.mark.parametrize("which", ["0.gguf", "LICENSE", f"documents/{Digest.of(FULL[2][1]).file_name}"])
+def test_replace_looks_at_every_byte_and_repairs(which: str, quick: Path) -> None:
+    store = MemoryStore()
+    store.image("full", *FULL)
+    unpack(store, quick)
+    before = files_of(quick)
+    flip(quick / which)
+    unpack(store, quick)  # without it, sizes count
+    assert files_of(quick) != before
+    unpack(store, quick, replace=True)
+    assert files_of(quick) == before
+    store.opened.clear()
+    unpack(store, quick, replace=True)
+    assert not [one for one in store.opened if one.media_type == MODEL]
+
+
+def test_a_model_that_was_begun_and_is_not_there_is_said(quick: Path) -> None:
+    store = MemoryStore()
+    for name in "ab":
+        store.image(name, *TINY, (SYSTEM, name.encode()))
+    unpack(store, quick)
+    assert PlainFolder(quick).left_out() == []
+    (quick / "a" / DOCUMENTS).unlink()
+    plain = PlainFolder(quick)
+    assert [str(one.name) for one in plain.models()] == ["b:latest"]
+    assert plain.begun() == ["a"]
+    for said in (plain.look(), list(plain.changes()), [plain.fits()]):
+        assert said == ["a was not unpacked to its end, or lost its documents/model.json"]
+    assert plain.look(plain.models()) == []
+    unpack(store, quick)
+    assert PlainFolder(quick).begun() == []
+    assert bits(PlainFolder(quick)) == bits(store)
+
+
+def test_what_is_no_part_of_a_model_is_left_out(quick: Path) -> None:
+    store = MemoryStore()
+    for name in "ab":
+        store.image(name, *TINY, (SYSTEM, name.encode()))
+    unpack(store, quick)
+    (quick / "link").symlink_to("a")
+    (quick / "zz").mkdir()
+    (quick / "zz" / "Modelfile").write_text("FROM x\n")
+    for name in ("new.gguf", "a/new.gguf", ".DS_Store", "b/._0.gguf"):
+        (quick / name).write_bytes(b"")
+    assert PlainFolder(quick).left_out() == ["link", "new.gguf", "zz", "a/new.gguf"]
+    assert PlainFolder(quick / "a").left_out() == ["new.gguf"]
+
+
+def test_texts_have_room_in_one_modelfile(quick: Path) -> None:
+    """They are refused before one of them is read."""
+    store = MemoryStore()
+    store.image("m", TINY[0], *((LICENSE, bytes([65 + one]) * SMALL) for one in range(3)))
+    store.opened.clear()
+    with pytest.raises(Unsupported, match=r"12\.6 MB together, and a Modelfile 8\.39 MB at most") as caught:
+        unpack(store, quick / "out")
+    assert "--no-modelfile" in caught.value.advice
+    assert not store.opened
+    unpack(store, quick / "out", modelfile=False)
+    assert bits(PlainFolder(quick / "out")) == bits(store)
 
 
 def test_a_damaged_file_is_given_to_no_other_model(quick: Path) -> None:
@@ -675,8 +747,9 @@ def test_planted_links(planted: str, dangling: bool, replace: bool, sub: str, qu
         assert not (quick / "out" / sub / DOCUMENTS).exists()
     loaded = MemoryStore()
     try:
-        for model in PlainFolder(quick / "out").models():
-            copy(PlainFolder(quick / "out"), [model], loaded)
+        plain = PlainFolder(quick / "out")
+        for model in plain.models():
+            copy(plain, [model], loaded)
     except (Refused, NotFound):
         pass
     assert not [name for name in loaded.kept if "full" in name]
@@ -800,7 +873,7 @@ def test_one_that_fails_does_not_keep_the_others(quick: Path) -> None:
         unpack(store, quick)
     assert [str(one) for one in partly.value.failed] == ["registry.ollama.ai/library/bad:latest"]
     assert [str(one.name) for one in PlainFolder(quick).models()] == ["good:latest"]
-    assert PlainFolder(quick).fits() is None
+    assert PlainFolder(quick).fits() == "bad was not unpacked to its end, or lost its documents/model.json"
     store.bytes[bad.blobs[1].digest] = b"MIT"
     store.opened.clear()
     unpack(store, quick)

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,61 @@ def test_what_is_there_already(tiny: MemoryStore) -> None:
     assert isinstance(run("b.tar", "out").exception, Taken)
     assert run("b.tar", "out", "--replace").exit_code == 0
     assert PlainFolder(Path("out")).fits() is None
+
+
+def test_replace_says_that_it_read_everything(tiny: MemoryStore) -> None:
+    run(packed(tiny), "out")
+    assert "its files were not read again" in run("b.tar", "out").stdout
+    assert "(was there already; every file was read)" in run("b.tar", "out", "--replace").stdout
+    flip(Path("out/0.gguf"))
+    done = run("b.tar", "out", "--replace")
+    assert "was there" not in done.stdout
+    assert PlainFolder(Path("out")).fits() is None
+
+
+def test_what_another_run_left_whole_was_not_there(tiny: MemoryStore) -> None:
+    """No byte moves, and yet the model was not there before."""
+    packed(tiny)
+    run("b.tar", "out")
+    Path("out/documents/model.json").unlink()
+    Path("out/Modelfile").unlink()
+    assert "was there" not in run("b.tar", "out").stdout
+
+
+def test_unpacked_models_that_are_not_packed_are_named(shelf: MemoryStore) -> None:
+    run(packed(shelf), "out", "twin", "full")
+    Path("out/new.gguf").write_bytes(b"")
+    Path("out/link").symlink_to("twin")
+    said: list[Step] = []
+    locate.source("out", anew=True, report=said.append)
+    assert [one.text for one in said if isinstance(one, Note)] == [
+        "out: left out, as no part of an unpacked model: link, new.gguf"
+    ]
+    Path("out/full/documents/model.json").unlink()
+    with pytest.raises(Corrupt, match="full was not unpacked to its end"):
+        locate.source("out", anew=True)
+    for found in (verify(locate.source("out")), inspect(locate.source("out"))):
+        assert [one.what[:15] for one in found.problems] == ["full was not un"]
+    assert verify(locate.source("out"), ["twin"]).good
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="nothing tells the peak here")
+def test_a_large_modelfile_takes_little_memory(tiny: MemoryStore) -> None:
+    text = "\u00e9" * 39 + "\n"
+    licence = f'LICENSE """{text * 50_000}"""\n'
+    packed(tiny)
+    run("b.tar", "out", "--no-modelfile")
+    Path("Modelfile").write_text(f"FROM ./out/0.gguf\n{licence * 2}", encoding="utf-8")
+    for args in (["pack", "Modelfile", "-o", "large.tar"], ["unpack", "large.tar", "large"]):
+        script = (
+            "from modelpack.__main__ import main\n"
+            "try: main()\n"
+            "finally: print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"
+        )
+        done = subprocess.run([sys.executable, "-c", script, *args], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout.split()[-1]) < 120 << 10  # KiB
+    assert files_of(Path("large"))["Modelfile"].endswith(licence.encode() * 2)
 
 
 def test_a_text_that_no_modelfile_holds() -> None:

@@ -104,7 +104,7 @@ def command(
             }
         )
     else:
-        _show(receipts, records, failed, directory, quiet)
+        _show(receipts, records, failed, directory, replace, quiet)
     if partly is not None:
         raise partly
 
@@ -131,11 +131,13 @@ def _show(
     records: Mapping[str, Record],
     failed: Mapping[str, ModelpackError],
     directory: str,
+    replaced: bool,
     quiet: bool,
 ) -> None:
+    read = "every file was read" if replaced else "its files were not read again"
     for one in receipts:
         record = records[one.name.folded]
-        there = "" if one.sent else "  (was there already; its files were not read again)"
+        there = f"  (was there already; {read})" if one.there else ""
         result(f"{one.name}  {one.model.document.id.short}  {os.path.join(directory, record.folder)}{there}")
         for line in table(_rows(record, directory), "  "):
             result(line)

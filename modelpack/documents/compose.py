@@ -33,6 +33,7 @@ from modelpack.words.digest import Digest
 from modelpack.words.text import size
 
 _KINDS = {"model": MODEL, "projector": PROJECTOR, "adapter": ADAPTER}
+_SHOWN = 3
 _ORDER = (MODEL, PROJECTOR, ADAPTER, DRAFT)
 
 
@@ -135,7 +136,8 @@ def _check_counts(layers: Sequence[Blob], where: object) -> None:
         )
     for kind, word in ((MODEL, "models"), (ADAPTER, "adapters"), (DRAFT, "drafts")):
         if kinds.count(kind) > 1:
-            titles = ", ".join(str(layer.title or layer) for layer in layers if layer.media_type == kind)
+            named = [str(layer.title or layer) for layer in layers if layer.media_type == kind]
+            titles = ", ".join(named[:_SHOWN]) + (", …" if len(named) > _SHOWN else "")
             raise Unsupported(
                 f"names {kinds.count(kind)} {word} ({titles}); Ollama runs one",
                 where=where,

@@ -168,7 +168,7 @@ def _of_image(image: Image, texts: Mapping[Digest, bytes], where: str) -> dict[s
         request["info"] = {"capabilities": capabilities}
     request = {key: value for key, value in request.items() if value}
     try:
-        canonical_json(request)
+        canonical_json([request.get("parameters"), request.get("messages")])
     except (ValueError, RecursionError):  # 1e999 is JSON, but no number of anybody's
         raise Corrupt("its parameters or messages hold what JSON cannot", where=where) from None
     return request

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from modelpack.documents.gotext import unprintable
 from modelpack.documents.modelfile_grammar import (
-    KEPT,
     PATHS,
     ROLES,
     TEXTS,
@@ -20,6 +18,7 @@ from modelpack.documents.modelfile_grammar import (
     breaks,
     commands_in,
     decoded,
+    dropped_in,
     looks_like_modelfile,
     read_value,
     refused,
@@ -30,6 +29,8 @@ from modelpack.errors import Corrupt, ModelpackError, Unsupported
 __all__ = ["Command", "Modelfile", "looks_like_modelfile", "parse_modelfile", "write_modelfile"]
 
 _NUMBER, _WORDS = r"(?:0|[1-9][0-9]*+)", r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
+_MOST_FILES = 100
+"""The most FROM and DRAFT together: each is a file to open, and no real model has more than a few."""
 _PRE = rf"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
 _SEMVER = re.compile(
     rf"{_NUMBER}(?:\.{_NUMBER}(?:\.{_NUMBER}(?:-{_PRE}(?:\.{_PRE})*)?(?:\+{_WORDS})?)?)?", re.ASCII
@@ -81,10 +82,16 @@ def parse_modelfile(raw: bytes, where: object = "") -> Modelfile:
     Raises Corrupt for what Ollama would not take, with the line, and for more than LIMIT bytes; Unsupported
     for two adapters, more than MOST instructions, and a value of more than words.blob.SMALL bytes.
     """
+    return _parsed(raw, where, {})
+
+
+def _parsed(raw: bytes, where: object, known: Mapping[str, str]) -> Modelfile:
+    """As `parse_modelfile`; of texts that are *known* no second copy is kept."""
     text = decoded(raw, where)
     commands: list[Command] = []
     dropped, first = 0, 0
     for command, start, end in commands_in(text, where):
+        command = replace(command, value=known.get(command.value, command.value))
         commands.append(command)
         count = text.count("\0", start, end)
         if count and not dropped:
@@ -128,9 +135,10 @@ def write_modelfile(
         if message["role"] not in ROLES:
             raise _unwritable(f"MESSAGE: {str(message['role'])[:40]!r} is none of its roles")
         lines += _lines(f"MESSAGE {message['role']}", [message["content"]])
-    raw = "".join(lines).encode()
+    raw = b"".join(lines)
+    lines.clear()
     try:
-        back = parse_modelfile(raw)
+        back = _parsed(raw, "", {text: text for text in _texts(wanted)})
     except ModelpackError as error:
         raise _unwritable(error.what) from None
     named = [[command.value for command in each] for each in (back.sources, back.adapters, back.drafts)]
@@ -141,6 +149,10 @@ def write_modelfile(
 
 def _body(commands: Sequence[Command], where: object) -> dict[str, Any]:
     """What *commands* come to; the last of a kind counts, save those that add up."""
+    named = [command for command in commands if command.name in ("from", "draft")]
+    if len(named) > _MOST_FILES:
+        what = f"line {named[_MOST_FILES].line}: it has more than {_MOST_FILES} FROM and DRAFT"
+        raise Unsupported(what, where=where, advice="Merge shards first, or name their folder.")
     body: dict[str, Any] = dict.fromkeys(TEXTS, "")
     licenses: list[str] = []
     parameters: dict[str, Any] = {}
@@ -189,22 +201,29 @@ def _remarks(commands: Sequence[Command]) -> Iterator[str]:
             yield f"{name.upper()} stands there {len(lines)} times; the last counts, on line {lines[-1]}."
 
 
-def _lines(words: str, values: Sequence[Any]) -> list[str]:
-    return [f"{words} {_quoted(words, value)}\n" for value in values]
+def _texts(body: Mapping[str, Any]) -> Iterator[str]:
+    """The texts of *body* that may be long."""
+    yield from (body[name] for name in TEXTS if name in body)
+    yield from body.get("license", ())
+    yield from (message["content"] for message in body.get("messages", ()))
 
 
-def _quoted(words: str, text: Any) -> str:
-    """*text* in the first of the forms that Ollama knows which says it; Unsupported where none does."""
+def _lines(words: str, values: Sequence[Any]) -> list[bytes]:
+    return [_line(words, value) for value in values]
+
+
+def _line(words: str, text: Any) -> bytes:
+    """*words* and *text* in the first of the forms that Ollama knows which says it; Unsupported if none."""
     if not isinstance(text, str):
         raise _unwritable(f"{words}: its value is not a text")
-    dropped = sorted(unprintable(text) - KEPT)
+    dropped = sorted(dropped_in(text))
     if dropped:
         named = ", ".join(f"U+{ord(char):04X}" for char in dropped[:5])
         raise _unwritable(f"{words}: it has characters that Ollama drops: {named}")
-    single, triple = f'"{text}"', f'"""{text}"""'
-    for form in (triple, single) if "\n" in text else (text or single, single, triple):
-        if read_value(form, 0) == (text, len(form)):
-            return form
+    for quotes in ('"""', '"') if "\n" in text else ("", '"', '"""'):
+        form = f"{quotes}{text}{quotes}"
+        if form and read_value(form, 0) == (text, len(form)):
+            return f"{words} {form}\n".encode()
     raise _unwritable(f'{words}: a line in it ends with """, which would end the text there')
 
 

@@ -14,10 +14,13 @@ from modelpack.documents.gotext import unprintable
 from modelpack.errors import Corrupt, Unsupported
 from modelpack.words.blob import MIB, SMALL
 
-LIMIT = 64 * MIB
-"""The most that a Modelfile may have, in bytes."""
+LIMIT = 8 * MIB
+"""The most that a Modelfile may have, in bytes; as text it takes up to four times as much, and twice that."""
 MOST = 10_000
 """The most instructions that it may have."""
+
+_MOST_DROPPED = 1000
+_BLOCK = 1 << 16
 
 KEPT = frozenset("\t\n\r")
 """What Go does not call printable, and Ollama keeps all the same."""
@@ -72,14 +75,31 @@ def decoded(raw: bytes, where: object) -> str:
         if not encoding and 4 * raw.count(0, 0, 4096) > len(raw[:4096]):
             reason += "; is this UTF-16 without a byte order mark?"
         raise refused(1 + breaks(text, 0, text.index("\0")), reason, where, "Save it as UTF-8.")
-    dropped = unprintable(text) - KEPT
+    dropped = dropped_in(text)
+    if len(dropped) > _MOST_DROPPED:
+        raise refused(1, "there are thousands of different characters that Ollama drops", where)
+    return _nulled(text, dropped)
+
+
+def _nulled(text: str, dropped: frozenset[str]) -> str:
     return text.translate({ord(char): "\0" for char in dropped}) if dropped else text
+
+
+def dropped_in(text: str) -> frozenset[str]:
+    """The characters in *text* that Ollama drops: all of them, or some where there are thousands."""
+    dropped: frozenset[str] = frozenset()
+    for at in range(0, len(text), _BLOCK):  # a set of all characters that there are takes 150 MB
+        dropped |= unprintable(text[at : at + _BLOCK]) - KEPT
+        if len(dropped) > _MOST_DROPPED:
+            break
+    return dropped
 
 
 def looks_like_modelfile(head: bytes) -> bool:
     """Whether *head*, the first bytes of a file, begins with an instruction, after blanks and comments."""
     encoding, head = _unmarked(head)
     text = head.decode(encoding or "utf-8", "ignore")  # the last character may be cut
+    text = _nulled(text, dropped_in(text))
     word = _WORD.match(text, _past(_BETWEEN, text, 0))
     return word is not None and word[1].lower() in _KNOWN
 
@@ -123,6 +143,7 @@ def commands_in(text: str, where: object) -> Iterator[tuple[Command, int, int]]:
         if len(value) > SMALL // 4 and len(value.encode()) > SMALL:
             raise Unsupported(f"line {line}: its {name.upper()} has more than {SMALL} bytes", where=where)
         yield Command(name, value, line, key), start, at
+        read, value = None, ""  # not to be kept while the next one is read
         at = _past(_BETWEEN, text, at)
     if at < len(text):
         raise Unsupported(f"has more than {MOST} instructions", where=where)

@@ -282,6 +282,7 @@ def _free(title: str, taken: Mapping[str, Part]) -> str:
     """*title*, or another that nothing has yet: two folders may hold files of one name."""
     stem, dot, suffix = title.rpartition(".")
     number, free = 2, title
-    while free.lower() in {one.lower() for one in taken}:
+    there = {one.lower() for one in taken}
+    while free.lower() in there:
         free, number = f"{stem or suffix}-{number}{dot}{suffix if stem else ''}", number + 1
     return free

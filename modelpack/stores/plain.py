@@ -23,13 +23,13 @@ from modelpack.hands.scratch import Scratch, check_room
 from modelpack.stores import OneWay, Placed, Session, Source
 from modelpack.stores.plain_check import hashed, joined, looked
 from modelpack.stores.plain_home import SCRATCH, Home
-from modelpack.stores.plain_layout import MODELFILE, digest_of
-from modelpack.stores.plain_record import DOCUMENTS, Record, open_at, read_record
+from modelpack.stores.plain_layout import FOLDER, MODELFILE
+from modelpack.stores.plain_record import DOCUMENTS, Record, open_at, read_record, torn
 from modelpack.stores.plain_seen import Seen
 from modelpack.stores.plain_writing import Writing
 from modelpack.words.blob import Blob
 from modelpack.words.digest import Digest
-from modelpack.words.filename import Paths, labelled
+from modelpack.words.filename import Paths, labelled, systems_own
 from modelpack.words.report import Report, silent
 
 __all__ = ["DOCUMENTS", "MODELFILE", "OTHERS", "PlainFolder", "Record"]
@@ -55,7 +55,6 @@ class PlainFolder:
         self._replace = replace
         self._several = False
         self._seen = Seen()
-        self._read: dict[Digest, bytes] = {}
 
     # --- source
 
@@ -63,7 +62,8 @@ class PlainFolder:
     def records(self) -> Sequence[Record]:
         """The models as they were unpacked: the one right in the directory, else those in its folders.
 
-        Raises Corrupt, Unsupported or Refused where the documents of one are not what they should be.
+        Raises Corrupt, Unsupported or Refused where the documents of one are not what they should be. What
+        has no model.json is no model: see `begun`.
         """
         with Folder.at(self.path) as root:
             with contextlib.suppress(NotFound):
@@ -74,6 +74,26 @@ class PlainFolder:
                 with contextlib.suppress(NotFound, Refused), root.folder(name) as folder:
                     found.append(read_record(folder, name))
             return found
+
+    def begun(self) -> list[str]:
+        """Folders of models that are not there: a run broke off, or model.json was lost."""
+        found = []
+        with Folder.at(self.path) as root:
+            for name in _folders(root) if self._seen.record(root, "") is None else ():
+                with contextlib.suppress(NotFound, Refused), root.folder(name) as folder:
+                    found += [name] if torn(folder) else []
+        return found
+
+    def left_out(self) -> list[str]:
+        """What lies here, or in the folder of a model, and is no part of one: names below DIR."""
+        folders = {record.folder for record in self.records}
+        with Folder.at(self.path) as root:
+            found = [] if "" in folders else [name for name in _others(root) if name not in folders]
+            for record in self.records:
+                known = {path.partition("/")[0] for path in record.files} | {FOLDER, MODELFILE}
+                with root.folder(record.folder) if record.folder else contextlib.nullcontext(root) as folder:
+                    found += [joined(record, name) for name in _others(folder) if name not in known]
+        return found
 
     def models(self) -> Sequence[Model]:
         """The models that were unpacked here; their documents are checked, their files are not looked at."""
@@ -94,20 +114,22 @@ class PlainFolder:
     def changes(
         self, models: Sequence[Model] | None = None, report: Report = silent
     ) -> Generator[str, None, None]:
-        """What of *models* (None: of all) is not what it was when it was unpacked, in sentences; all is read.
+        """What of *models* is not what it was when it was unpacked, in sentences; all is read.
 
-        What names and sizes tell comes first. Raises as `records` does, and Local where the medium fails.
+        None: of all that were ever begun. What names and sizes tell comes first. Raises as `records` does,
+        and Local where the medium fails.
         """
         with Folder.at(self.path) as root:
             records = self._of(models)
             found = looked(root, records)
+            yield from self._torn(models)
             yield from found.values()
             yield from hashed(root, records, found, report)
 
     def look(self, models: Sequence[Model] | None = None) -> list[str]:
         """As `changes`, as far as names, sizes and Modelfiles tell."""
         with Folder.at(self.path) as root:
-            return list(looked(root, self._of(models)).values())
+            return [*self._torn(models), *looked(root, self._of(models)).values()]
 
     def fits(self, report: Report = silent) -> str | None:
         """None where every file is still what it was when it was unpacked; else a sentence that says why not.
@@ -126,6 +148,10 @@ class PlainFolder:
             for path in record.paths(digest):
                 return self.path / joined(record, path)
         return None
+
+    def _torn(self, models: Sequence[Model] | None) -> list[str]:
+        begun = self.begun() if models is None else ()
+        return [f"{name} was not unpacked to its end, or lost its {DOCUMENTS}" for name in begun]
 
     def _of(self, models: Sequence[Model] | None) -> list[Record]:
         return [record for record in self.records if models is None or record.model in models]
@@ -242,16 +268,17 @@ class PlainFolder:
             return None
 
         def read(blob: Blob) -> bytes:
-            digest = digest_of(blob)
-            if digest not in self._read:
-                with source.open(blob) as reader:
-                    self._read[digest] = read_small(reader, blob)
-            return self._read[digest]
+            with source.open(blob) as reader:
+                return read_small(reader, blob)
 
         try:
             return home.modelfile(read)[0]
         except (Corrupt, Refused):  # damaged, or a link: whoever puts it says so, of this one model
             return None
+
+
+def _others(folder: Folder) -> list[str]:
+    return [name for name in folder.names() if name != SCRATCH and not systems_own(name)]
 
 
 def _folders(root: Folder) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +19,12 @@ from modelpack.stores.plain_layout import (
     digest_of,
     layout,
     modelfile_of,
-    small_texts,
     staged,
     why_none,
 )
 from modelpack.stores.plain_record import (
     DOCUMENTS,
+    OURS,
     REPLACED,
     Record,
     read_at,
@@ -40,7 +39,6 @@ from modelpack.words.filename import systems_own
 SCRATCH = ".modelpack"
 WAY = "plain"
 _ELSE = "Use --replace to have it replaced, or name another folder."
-_MINE = re.compile(r"sha256-[0-9a-f]{64}|(model|replaced|manifest|recipe)\.json", re.ASCII)
 
 
 class Home:
@@ -103,15 +101,11 @@ class Home:
     # --- what is there
 
     def whole(self, folder: Folder, path: str, blob: Blob) -> bool:
-        """Whether *blob* stands at *path*: by size where that is its own name, else by hash.
+        """Whether *blob* stands at *path*, by its hash; what is known already is not read again.
 
         Refused where something else than a plain file is there.
         """
-        if size_at(folder, path) != blob.size:
-            return False
-        if path == staged(digest_of(blob)):
-            return True
-        return self._seen.hashed(folder, path, blob) == blob.digest
+        return size_at(folder, path) == blob.size and self._seen.hashed(folder, path, blob) == blob.digest
 
     def find(self, root: Folder, blob: Blob) -> str | None:
         """Where *blob* is in this folder, staged or under its name."""
@@ -120,10 +114,7 @@ class Home:
             return None
         try:
             with self.opened(root) as folder:
-                if size_at(folder, staged(digest)) == blob.size:
-                    self._seen.note(folder, staged(digest), digest)
-                    return staged(digest)
-                for path in self.paths[digest]:
+                for path in dict.fromkeys((staged(digest), *self.paths[digest])):
                     if self.whole(folder, path, blob):
                         return path
         except NotFound:
@@ -131,7 +122,10 @@ class Home:
         return None
 
     def placed(self, root: Folder) -> Placed | None:
-        """The model, where all of it is here (files by size) and its Modelfile is as it was written."""
+        """The model, where all of it is here and its Modelfile is as it was written.
+
+        Files count by size; where what is wrong may be replaced, by their bytes.
+        """
         try:
             with self.opened(root) as folder:
                 record = self.record(folder)
@@ -140,6 +134,10 @@ class Home:
                 if record.model.document.raw != self.model.document.raw:
                     return None
                 if any(size_at(folder, path) != blob.size for path, blob in record.files.items()):
+                    return None
+                if self._replace and not all(
+                    self.whole(folder, path, blob) for path, blob in record.files.items()
+                ):
                     return None
                 if self.wants_modelfile and (
                     record.modelfile is None or self._written(folder) != record.modelfile
@@ -159,8 +157,7 @@ class Home:
         """Its Modelfile (None: it gets none), and what that cannot say; *read* brings its small texts."""
         if not self.wants_modelfile:
             return None, ()
-        texts = {digest_of(blob): read(blob) for blob in small_texts(self.model)}
-        return modelfile_of(self.model, self.layout, texts)
+        return modelfile_of(self.model, self.layout, read)
 
     def note(self, unsaid: tuple[str, ...] = ()) -> str:
         """What the user should know of the Modelfile."""
@@ -211,7 +208,7 @@ class Home:
         for path, blob in self.layout.files.items():
             if size_at(folder, path) is None or self.whole(folder, path, blob):
                 continue
-            if path not in left:
+            if path not in left and path != staged(digest_of(blob)):  # that name is nothing else's
                 reasons.append(f"{path} is there, and is another file")
         raw = self.model.document.raw
         size = size_at(folder, self.layout.document)
@@ -238,5 +235,5 @@ class Home:
         known |= {MODELFILE} if self.wants_modelfile else set()
         found = [name for name in folder.names() if name not in known and not systems_own(name)]
         with contextlib.suppress(NotFound), folder.folder(FOLDER) as documents:
-            found += [f"{FOLDER}/{name}" for name in documents.names() if not _MINE.fullmatch(name)]
+            found += [f"{FOLDER}/{name}" for name in documents.names() if not OURS.fullmatch(name)]
         return found

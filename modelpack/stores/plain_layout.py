@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,14 @@ from modelpack.documents.create import check_creatable, create_request, texts_ne
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
 from modelpack.documents.modelfile import write_modelfile
+from modelpack.documents.modelfile_grammar import LIMIT
 from modelpack.documents.recipe import FILE_FIELDS, Recipe
 from modelpack.errors import Corrupt, Unsupported
 from modelpack.words.blob import ADAPTER, DRAFT, LICENSE, MODEL, PROJECTOR, SMALL, Blob
 from modelpack.words.digest import ZERO, Digest
 from modelpack.words.filename import Paths, portable
 from modelpack.words.name import DEFAULT_TAG, Name
+from modelpack.words.text import size
 
 MODELFILE = "Modelfile"
 FOLDER = "documents"
@@ -118,13 +120,16 @@ def _here(path: str) -> str:
 def why_none(model: Model) -> str:
     """Why no Modelfile can tell of *model*, in words; empty where one can.
 
-    Raises Unsupported where one of its texts is too large for any.
+    Raises Unsupported where one of its texts is too large for any, or all of them are together.
     """
     if isinstance(model.document, Image):
         try:
-            texts_needed(model.document)
+            texts = sum(blob.size for blob in texts_needed(model.document))
         except Unsupported as error:
             raise Unsupported(error.what, where=model.name, advice=_WITHOUT) from None
+        if texts > LIMIT:
+            what = f"its texts have {size(texts)} together, and a Modelfile {size(LIMIT)} at most"
+            raise Unsupported(what, where=model.name, advice=_WITHOUT)
     try:
         check_creatable(model)
     except Unsupported as error:
@@ -137,13 +142,15 @@ def small_texts(model: Model) -> tuple[Blob, ...]:
     return texts_needed(model.document) if isinstance(model.document, Image) else ()
 
 
-def modelfile_of(model: Model, where: Layout, texts: Mapping[Digest, bytes]) -> tuple[bytes, tuple[str, ...]]:
+def modelfile_of(model: Model, where: Layout, read: Callable[[Blob], bytes]) -> tuple[bytes, tuple[str, ...]]:
     """The Modelfile of *model*, and the fields of a create request that it cannot say.
 
-    *texts* holds the bytes of `small_texts`. Raises Unsupported where one of them cannot be held.
+    *read* brings its small texts. Raises Unsupported where one of them cannot be held.
     """
+    texts = {digest_of(blob): read(blob) for blob in small_texts(model)}
     try:
         request = _request(model, texts)
+        texts.clear()  # the request has them by now, and they may be many
         sources = where.sources
         if isinstance(model.document, Recipe) and model.document.base is not None:
             # With its tag: a folder's name, as Ollama would take it where one is there, never has a colon.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from modelpack.documents.gojson import canonical_json, parse_object, size_of, te
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
 from modelpack.documents.recipe import Recipe
-from modelpack.errors import Corrupt, NotFound, Unsupported, Usage
+from modelpack.errors import Corrupt, NotFound, Refused, Unsupported, Usage
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.disk import Folder
 from modelpack.stores.plain_layout import FOLDER, Layout, digest_of
@@ -25,6 +26,9 @@ DOCUMENTS = f"{FOLDER}/model.json"
 
 REPLACED = f"{FOLDER}/replaced.json"
 """What model.json is called while another model takes the place of its own."""
+
+OURS = re.compile(r"sha256-[0-9a-f]{64}|(model|replaced|manifest|recipe)\.json", re.ASCII)
+"""What is in documents/ by these names was put there by a modelpack."""
 
 FORMAT = 1
 _MOST = 4 * SMALL  # bytes: it says of each blob more than a manifest does
@@ -112,6 +116,16 @@ def read_record(folder: Folder, name: str = "") -> Record:
         {path: replace(blob, media_type=kinds.get(blob.digest, FILE)) for path, blob in files.items()},
         Digest.parse(written, here) if written is not None else None,
     )
+
+
+def torn(folder: Folder) -> bool:
+    """Whether a model was begun in *folder* and is not there: its documents/ has files, but no model.json."""
+    try:
+        with folder.folder(FOLDER) as documents:
+            names = documents.names()
+    except (NotFound, Refused):
+        return False
+    return DOCUMENTS.rpartition("/")[2] not in names and any(map(OURS.fullmatch, names))
 
 
 def read_replaced(folder: Folder) -> Mapping[str, Blob]:

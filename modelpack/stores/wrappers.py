@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from modelpack.documents.model import Model
-from modelpack.errors import NotFound
-from modelpack.stores import Learns, Reader, Source
+from modelpack.errors import Corrupt, NotFound
+from modelpack.stores import Afar, Learns, Reader, Source
 from modelpack.words.blob import Blob
 
 
 class Joined:
-    """Models of several sources as one source: each blob comes from the first that has it."""
+    """Models of several sources as one source: each blob comes from the first that has it.
 
-    def __init__(self, parts: Sequence[tuple[Source, Sequence[Model]]]) -> None:
+    *places* are what the sources are called where one of their blobs turns out to be damaged.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Source, Sequence[Model]]], places: Sequence[str] = ()) -> None:
         self._models = [model for _, models in parts for model in models]
         self._homes: dict[object, Source] = {}
-        for source, models in parts:
+        self._first: dict[object, str] = {}
+        for (source, models), place in zip(parts, places or [""] * len(parts), strict=True):
+            of = f" (of {place})" if place else ""
             for model in models:
                 for blob in model.blobs:
                     self._homes.setdefault(blob.id, source)
+                    self._first.setdefault(blob.id, f"{model.name}{of}")
 
     def models(self) -> Sequence[Model]:
         """All of them, in the order of the sources."""
         return self._models
 
-    def open(self, blob: Blob, offset: int = 0) -> AbstractContextManager[Reader]:
-        """As the source of *blob* opens it."""
-        return self._home(blob).open(blob, offset)
+    @contextmanager
+    def open(self, blob: Blob, offset: int = 0) -> Iterator[Reader]:
+        """As the source of *blob* opens it; whoever finds it damaged is told whose it is."""
+        try:
+            with self._home(blob).open(blob, offset) as reader:
+                yield reader
+        except Corrupt as error:
+            error.where = error.where or self._first.get(blob.key) or self._first.get(blob.digest, "")
+            raise
+
+    def afar(self) -> bool:
+        """Whether any of the sources is: a blob of the others is taken up as well."""
+        return any(isinstance(home, Afar) and home.afar() for home in self._homes.values())
 
     def learned(self, blob: Blob) -> Blob:
         """As the source of *blob* learned it."""

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from modelpack.documents.config import Remark
+from modelpack.documents.gojson import parse_object
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model, base_of, by_base
 from modelpack.errors import ModelpackError, NotFound, Refused, Unsupported, Usage
+from modelpack.hands.hashing import read_small
 from modelpack.stores import OneWay, Source
 from modelpack.stores.files import LooseFiles, LooseGguf
 from modelpack.stores.models_dir import ModelsDir
@@ -16,7 +18,8 @@ from modelpack.stores.models_dir_scan import Stray
 from modelpack.stores.wrappers import Joined
 from modelpack.verbs import locate
 from modelpack.verbs.installed import Installed
-from modelpack.words.blob import MODEL, TENSOR
+from modelpack.verbs.registries import HTTPS, Access, is_registry, only_registries
+from modelpack.words.blob import MODEL, TENSOR, TEXTS
 from modelpack.words.name import Name
 from modelpack.words.report import Report, silent
 
@@ -43,6 +46,7 @@ def gather(
     look: Installed,
     name: Name | None = None,
     quantize: str | None = None,
+    access: Access = HTTPS,
     report: Report = silent,
 ) -> Gathered:
     """The models that *texts* name (locators, names of installed models), as one source.
@@ -51,11 +55,14 @@ def gather(
     from each other in a circle; what a model that was named raises; of a whole models directory only where
     nothing is left of it.
     """
+    if not any(is_registry(text) for text in texts):
+        only_registries(None, access)
     parts: list[tuple[Source, list[Model]]] = []
     result = Gathered(Joined(()), [])
     for text in texts:
         place = locate.Located.parse(text, look)
-        store = locate.source(place.text, look=look, quantize=quantize, anew=True, report=report)
+        by = access if is_registry(place.text) else HTTPS
+        store = locate.source(place.text, look=look, quantize=quantize, anew=True, access=by, report=report)
         if isinstance(store, OneWay) and len(texts) > 1:
             raise Usage("a pipe cannot be packed together with others", advice="Save it to a file first.")
         if isinstance(store, ModelsDir) and place.pick is None:
@@ -63,7 +70,7 @@ def gather(
         else:
             chosen = locate.picked(store, [place.pick] if place.pick else [], text)
             for model in chosen:
-                _check_carried(model)
+                _check_carried(store, model)
         if place.installed:
             result.found += [(model.name, place.text) for model in chosen]
         if isinstance(store, LooseFiles | LooseGguf):
@@ -74,7 +81,7 @@ def gather(
         if sum(len(models) for _, models in parts) > 1:
             raise Usage("--name needs a single model", advice="Pick one with SOURCE#NAME.")
         parts = [(store, [replace(model, name=name) for model in models]) for store, models in parts]
-    result.source = parts[0][0] if len(parts) == 1 else Joined(parts)
+    result.source = parts[0][0] if len(parts) == 1 else Joined(parts, texts)
     result.models = _together(parts, texts)
     result.notes += _bases(result.models)
     return result
@@ -89,7 +96,7 @@ def _whole(store: ModelsDir, result: Gathered) -> list[Model]:
                 result.left_out.append((found.where, found))
             continue
         try:
-            _check_carried(found)
+            _check_carried(store, found)
             twins = [one.name for one in good if one.name.folded == found.name.folded]
             if twins:
                 raise Refused(f"is {twins[0]} to Ollama, which does not tell them apart", where=found.name)
@@ -105,12 +112,21 @@ def _whole(store: ModelsDir, result: Gathered) -> list[Model]:
     return good
 
 
-def _check_carried(model: Model) -> None:
-    if isinstance(model.document, Image) and not model.document.of_kind(MODEL, TENSOR):
-        raise Unsupported(
-            "has no weights of its own: it runs on another host (a cloud model), there is nothing to carry",
-            where=model.name,
-        )
+def _check_carried(store: Source, model: Model) -> None:
+    image = model.document
+    if not isinstance(image, Image) or image.of_kind(MODEL, TENSOR):
+        return
+    what = "has no weights that modelpack knows"
+    if not isinstance(store, OneWay):
+        with store.open(image.config) as reader:
+            config = parse_object(read_small(reader, image.config), f"{model.name}: config")
+        if config.get("remote_host") or config.get("remote_model"):
+            what = "has no weights of its own: it runs on another host (a cloud model)"
+            raise Unsupported(f"{what}, there is nothing to carry", where=model.name)
+    others = sorted({repr(layer.media_type[:100]) for layer in image.layers if layer.media_type not in TEXTS})
+    if others:
+        what += f", but layers of another type: {', '.join(others[:3])}" + (", …" if len(others) > 3 else "")
+    raise Unsupported(what, where=model.name)
 
 
 def _together(parts: Sequence[tuple[Source, Sequence[Model]]], texts: Sequence[str]) -> list[Model]:

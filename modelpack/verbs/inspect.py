@@ -60,7 +60,8 @@ def inspect(source: Source, names: Sequence[str] = ()) -> Inspected:
         return Inspected("GGUF", None, tuple(choose(models, names, source.path)), gguf=gguf)
     chosen, beside = _chosen(source.models(), names)
     if isinstance(source, PlainFolder):
-        problems = [Corrupt(what, where=source.path) for what in source.look(chosen)]
+        changed = source.look(chosen if names else None)
+        problems = [Corrupt(what, where=source.path) for what in changed]
         return Inspected("folder of unpacked models", None, chosen, beside, tuple(problems))
     if isinstance(source, Identified):
         return Inspected("bundle", source.fingerprint, chosen, beside)
@@ -86,6 +87,7 @@ def _directory(source: ModelsDir, names: Sequence[str]) -> Inspected:
     problems = [] if names else problems  # what is wrong with others does not touch those that are asked for
     unread = bool(problems)
     left: list[str] = []
+    problems += contradictions(chosen)
     try:
         faults, left = source.look(chosen)
         problems += _used_by(faults, chosen)
@@ -93,6 +95,17 @@ def _directory(source: ModelsDir, names: Sequence[str]) -> Inspected:
         problems += [error] if chosen else []
     remarks = () if names else (*_on_manifests(strays, source.path), *_on_blobs(left, unread))
     return Inspected("models directory", None, chosen, beside, tuple(problems), remarks)
+
+
+def contradictions(models: Sequence[Model]) -> Iterator[Corrupt]:
+    """Blobs of one digest to which *models* give several sizes: one of them at least is wrong."""
+    first: dict[object, tuple[Blob, Model]] = {}
+    for model in models:
+        for blob in model.blobs:
+            there, other = first.setdefault(blob.id, (blob, model))
+            if there.size != blob.size:
+                what = f"says that {blob} has {blob.size} bytes; {other.name} says {there.size}"
+                yield Corrupt(what, where=model.name)
 
 
 def _used_by(

@@ -41,14 +41,16 @@ class Installed:
     def find(self, name: Name) -> tuple[ModelsDir, Model] | None:
         """The model of this name, and the first directory that has it; None where none has.
 
-        Raises what keeps its manifest from being read. A directory that may not be looked into is passed
-        over.
+        Raises what keeps its manifest from being read. A directory that may not be looked into at all is
+        passed over.
         """
         for place in self.places:
             store = ModelsDir(place)
             try:
                 found = store.read(name)
             except Local:
+                if _open(place):
+                    raise
                 continue
             if found is not None:
                 return store, Model(*found)

@@ -143,7 +143,7 @@ def picked(store: Source, names: Sequence[str], where: object) -> list[Model]:
     whoever keeps them.
     """
     chosen = choose(store.models(), names, where, store)
-    if isinstance(store, PlainFolder) and (changed := store.look(chosen)):
+    if isinstance(store, PlainFolder) and (changed := store.look(chosen if names else None)):
         advice = "Unpack it again; or `modelpack pack` makes another model of what is there now."
         raise Corrupt(changed[0], where=where, advice=advice)
     return chosen

@@ -28,6 +28,7 @@ from modelpack.words.reader import fill
 from modelpack.words.report import Note, Report, silent
 
 _NO_MODELFILE = re.compile(r"\.?modelfile\.?", re.ASCII | re.IGNORECASE)
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,15 @@ class Loose:
             return plain
         reason = "it is to be quantized" if self.quantize else plain.fits(self.report)
         if reason is None:
+            if left := plain.left_out():
+                more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+                named = ", ".join(left[:_SHOWN]) + more
+                self.report(Note(f"{path}: left out, as no part of an unpacked model: {named}"))
             return plain
         if not (path / DOCUMENTS).is_file():
+            plain.models()  # a folder whose documents are damaged says so itself
+            if plain.begun():
+                raise Corrupt(reason, where=path, advice="Unpack it again, or move that folder away.")
             raise Unsupported(
                 f"holds unpacked models, not all of them as they were: {reason}",
                 where=path,

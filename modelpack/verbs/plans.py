@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from modelpack.documents.model import Model, base_of, blobs_of
 from modelpack.errors import ModelpackError, NotFound, Refused, Unsupported
 from modelpack.hands.crew import Gone, Stoppable, in_parallel
-from modelpack.hands.hashing import Counted, check, pour
+from modelpack.hands.hashing import Counted, blamed, check, pour
 from modelpack.stores import Afar, Apart, Foretells, Learns, Placed, Settled, Source, TakesUnread, Target
 from modelpack.words.blob import Blob
 from modelpack.words.report import Moved, Report, Stage, silent
@@ -84,11 +84,18 @@ def settle(
     def read(blob: Blob, gone: Gone) -> Blob:
         with source.open(blob) as reader:
             counted = Counted(Stoppable(reader, gone), lambda count: report(Moved(count)))
-            known = check(blob, pour(counted, blob.size, blake3=blake3))
+            with blamed(users_of(models, blob)):
+                known = check(blob, pour(counted, blob.size, blake3=blake3))
         return source.learned(known) if isinstance(source, Learns) else known
 
     known: dict[object, Blob] = {blob.id: found for blob, found in in_parallel(unread, read, HANDS)}
     return [model.settled(known) for model in models]
+
+
+def users_of(models: Sequence[Model], blob: Blob) -> str:
+    """Whose *blob* is: names of *models*, the first few."""
+    names = [str(model.name) for model in models if any(one.id == blob.id for one in model.blobs)]
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def stand_apart(target: Target, models: Sequence[Model]) -> bool:

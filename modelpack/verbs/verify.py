@@ -22,8 +22,9 @@ from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.models_dir_scan import Stray
 from modelpack.stores.plain import PlainFolder
 from modelpack.verbs.hashes import cores
+from modelpack.verbs.inspect import contradictions
 from modelpack.verbs.locate import choose
-from modelpack.words.blob import MIB, SMALL, Blob
+from modelpack.words.blob import MIB, MODEL, SMALL, TENSOR, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.report import Moved, Report, Stage, Step, silent
 
@@ -126,7 +127,8 @@ def _plain(store: PlainFolder, names: Sequence[str], verdict: Verdict, report: R
 
     advice = "Unpack it again; or `modelpack pack` makes another model of what is there now."
     verdict.problems += [
-        Corrupt(what, where=store.path, advice=advice) for what in store.changes(models, told)
+        Corrupt(what, where=store.path, advice=advice)
+        for what in store.changes(models if names else None, told)
     ]
     verdict.bytes_read = sum(read)
 
@@ -230,8 +232,9 @@ def _blobs(
     for model in models:
         for blob in model.blobs:
             users.setdefault(blob.id, []).append(str(model.name))
-        if isinstance(model.document, Image) and not model.document.runnable:
-            verdict.unchecked.append(f"{model.name} has no weights of its own (a cloud model).")
+        if isinstance(model.document, Image) and not model.document.of_kind(MODEL, TENSOR):
+            verdict.unchecked.append(f"{model.name} has no weights of its own (as a cloud model).")
+    verdict.problems += contradictions(models)
     there: list[Blob] = []
     for blob in blobs_of(models):
         try:
