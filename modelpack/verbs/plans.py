@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modelpack.documents.model import Model, base_of, blobs_of
-from modelpack.errors import ModelpackError, NotFound, Refused, Unsupported
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unsupported
 from modelpack.hands.crew import Gone, Stoppable, in_parallel
-from modelpack.hands.hashing import Counted, blamed, check, pour
+from modelpack.hands.hashing import Counted, check, pour
 from modelpack.stores import Afar, Apart, Foretells, Learns, Placed, Settled, Source, TakesUnread, Target
 from modelpack.words.blob import Blob
 from modelpack.words.report import Moved, Report, Stage, silent
@@ -82,10 +82,13 @@ def settle(
     report(Stage("hashing", sum(blob.size for blob in unread)))
 
     def read(blob: Blob, gone: Gone) -> Blob:
-        with source.open(blob) as reader:
-            counted = Counted(Stoppable(reader, gone), lambda count: report(Moved(count)))
-            with blamed(users_of(models, blob)):
+        try:
+            with source.open(blob) as reader:
+                counted = Counted(Stoppable(reader, gone), lambda count: report(Moved(count)))
                 known = check(blob, pour(counted, blob.size, blake3=blake3))
+        except Corrupt as error:
+            error.where = error.where or users_of(models, blob)
+            raise
         return source.learned(known) if isinstance(source, Learns) else known
 
     known: dict[object, Blob] = {blob.id: found for blob, found in in_parallel(unread, read, HANDS)}
