@@ -13,8 +13,10 @@ from click.testing import CliRunner, Result
 from conftest import FULL, TINY, MemoryStore, noise
 from registries import PASSWORD, USER, DockerRegistry, FakeRegistry, cut, docker_registry
 
+from modelpack.cli.inspect import command as inspect_command
 from modelpack.cli.load import command as load_command
 from modelpack.cli.pack import command as pack_command
+from modelpack.cli.verify import command as verify_command
 from modelpack.errors import ModelpackError, NotFound, Partly, Refused, Taken, Unreachable, Unsupported, Usage
 from modelpack.hands import registry_blob, registry_wire
 from modelpack.stores.archive import Archive
@@ -133,6 +135,17 @@ def test_straight_on_to_a_directory_and_to_another_registry(registry: DockerRegi
     assert json.loads(done.stdout)["models"][0]["id"] == str(store.models()[0].document.id)
     done = run(load_command, f"{place}/ns/m", "--to", f"{place}/second", "--plain-http")
     assert done.exit_code == 0, done.exception
+
+
+def test_it_is_looked_at_there_and_checked_on_its_way(registry: DockerRegistry) -> None:
+    packed("m")
+    place = f"oci://{registry.server}/ns"
+    run(load_command, "b.tar", "--to", place, "--plain-http")
+    done = run(inspect_command, f"{place}/m", "--plain-http")
+    assert (done.exit_code, "a model in a registry" in done.stdout) == (0, True)
+    done = run(verify_command, f"{place}/m")
+    assert isinstance(done.exception, Unsupported)
+    assert "as it comes" in done.exception.advice
 
 
 @pytest.mark.parametrize("way", ["file", "stdin", "environment"])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from modelpack.cli.inspect_models import model_lines, models_json, table_lines
-from modelpack.cli.options import expect_option, json_option, quiet_option
+from modelpack.cli.options import expect_option, json_option, quiet_option, registry_options
 from modelpack.cli.progress import Progress
 from modelpack.cli.talk import bundle_lines, leave_by, result, result_json, warn
 from modelpack.documents.gguf_header import Gguf
@@ -17,6 +17,7 @@ from modelpack.hands.hashing import blamed
 from modelpack.stores import Source
 from modelpack.verbs import locate
 from modelpack.verbs.inspect import Inspected, inspect
+from modelpack.verbs.registries import Access
 from modelpack.words.digest import Digest
 from modelpack.words.report import Report
 from modelpack.words.text import visible
@@ -37,6 +38,7 @@ Examples:
 @click.option(
     "--create-request", is_flag=True, help="Print the JSON body of POST /api/create for each model."
 )
+@registry_options
 @expect_option
 @json_option
 @quiet_option
@@ -46,11 +48,12 @@ def command(
     keys: tuple[str, ...],
     modelfile: bool,
     create_request: bool,
+    access: Access,
     expect: Digest | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Show what is in a models directory, a bundle, a Modelfile or a GGUF.
+    """Show what is in a models directory, a bundle, a Modelfile or a GGUF, or a model in a registry.
 
     Several models are listed with their sizes and what they share; a single one is shown in full: its
     layers, and what its GGUF says. LOCATOR#NAME picks one model.
@@ -59,7 +62,7 @@ def command(
         raise Usage("--metadata or --key, --modelfile and --create-request are asked for one at a time")
     with Progress(quiet=quiet) as progress:
         place = locate.Located.parse(locator)
-        source = locate.source(place.text, expect=expect)
+        source = locate.source(place.text, expect=expect, access=access)
         with blamed(place.text):
             found = inspect(source, [place.pick] if place.pick else [])
         if create_request:

@@ -12,7 +12,7 @@ from modelpack.documents.image import Image
 from modelpack.documents.model import Model
 from modelpack.errors import Corrupt, ModelpackError
 from modelpack.hands.hashing import blamed
-from modelpack.stores import Identified, Source
+from modelpack.stores import Afar, Identified, Source
 from modelpack.stores.files import LooseGguf
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.models_dir_scan import Stray
@@ -65,7 +65,8 @@ def inspect(source: Source, names: Sequence[str] = ()) -> Inspected:
         return Inspected("folder of unpacked models", None, chosen, beside, tuple(problems))
     if isinstance(source, Identified):
         return Inspected("bundle", source.fingerprint, chosen, beside)
-    return Inspected("collection of loose files", None, chosen, beside)
+    kind = "model in a registry" if isinstance(source, Afar) else "collection of loose files"
+    return Inspected(kind, None, chosen, beside)
 
 
 def _chosen(

@@ -14,7 +14,7 @@ from modelpack.documents.sums import parse_sums
 from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unexpected, Unsupported
 from modelpack.hands.crew import Gone, Stoppable, in_parallel
 from modelpack.hands.hashing import Counted, check, pour
-from modelpack.stores import OneWay, Reader, Source
+from modelpack.stores import Afar, OneWay, Reader, Source
 from modelpack.stores.archive import Archive
 from modelpack.stores.files import LooseGguf
 from modelpack.stores.folder import FolderBundle
@@ -86,6 +86,10 @@ def verify(
         _bundle(store, names, verdict, sha256, report)
     elif isinstance(store, OneWay):
         raise Unsupported("cannot be verified in place", advice="Save it to a file first.")
+    elif isinstance(store, Afar):
+        raise Unsupported(
+            "is not verified where it is", advice="`modelpack pack` checks every byte of it as it comes."
+        )
     else:
         what = "is loose files: nothing says what their bytes should be"
         raise Unsupported(what, advice="`modelpack pack` hashes them; a bundle can be verified.")
