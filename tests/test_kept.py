@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import MemoryStore, age, bits, forked, noise, tree, waited
 
-from modelpack.errors import Corrupt, Local, Unreachable
+from modelpack.errors import Corrupt, Local, Refused, Unreachable
 from modelpack.stores import Reader, Target
 from modelpack.stores.archive import Archive
 from modelpack.stores.folder import FolderBundle
@@ -141,6 +141,27 @@ def test_of_a_source_that_is_wrong_nothing_is_kept(
     with pytest.raises(error):
         bring(far, kind(tmp_path / "x"))
     assert not left_in(tmp_path)
+
+
+def test_a_side_that_says_no_for_a_while_costs_nothing(far: FarAway, kind: Kind, tmp_path: Path) -> None:
+    far.breaks, far.error = 3 * MIB, Refused
+    with pytest.raises(Refused):
+        bring(far, kind(tmp_path / "x"))
+    far.breaks, far.given = None, 0
+    bring(far, kind(tmp_path / "x"))
+    assert far.given == SIZE - 3 * MIB
+
+
+def test_a_part_that_is_too_long_is_cut(far: FarAway, kind: Kind, tmp_path: Path) -> None:
+    far.breaks = 3 * MIB
+    with pytest.raises(Unreachable):
+        bring(far, kind(tmp_path / "x"))
+    for path in (one for one in tmp_path.rglob("*") if "kept-" in one.name):
+        os.truncate(path, 8 * MIB)
+    far.breaks = None
+    bring(far, kind(tmp_path / "x"))
+    assert bits(kind(tmp_path / "x")) == bits(far)  # type: ignore[arg-type]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size >= 8 * MIB]
 
 
 def test_two_runs_at_once_do_not_share_it(far: FarAway, kind: Kind, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -170,6 +171,36 @@ def test_credentials_never_come_by_the_command_line(way: str, monkeypatch: pytes
         refused = run(load_command, "b.tar", *to)
         assert isinstance(refused.exception, Refused)
         assert "MODELPACK_REGISTRY_AUTH" in refused.exception.advice
+
+
+def test_a_secret_is_for_one_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed("m")
+    Path("login").write_text("user:secret")
+    one, other = FakeRegistry(), FakeRegistry()
+    with one.running() as first, other.running() as second:
+        words = [f"oci://{first}/a/b", f"oci://{second}/a/c", "-o", "c.tar", "--plain-http"]
+        for more in (["--credentials", "login"], []):
+            done = run(pack_command, *words, *more)
+            assert isinstance(done.exception, Usage)
+            assert first in done.exception.what
+            assert second in done.exception.what
+            monkeypatch.setenv("MODELPACK_REGISTRY_AUTH", "user:secret")
+        done = run(load_command, words[0], "--to", f"oci://{second}/a", "--plain-http")
+        assert isinstance(done.exception, Usage)
+    assert not one.asked
+    assert not other.asked
+
+
+def test_standard_input_is_read_once() -> None:
+    fake = FakeRegistry(basic="Basic " + base64.b64encode(b"user:secret").decode(), secret="x")
+    with fake.running() as server:
+        for place in ("a/b/latest", "a/c/latest"):
+            fake.add_image(place, *FULL)
+        words = [f"oci://{server}/a/b", f"oci://{server}/a/c", "-o", "c", "--plain-http"]
+        done = run(pack_command, *words, "--credentials", "-", given="user:secret\n")
+        assert done.exit_code == 0, done.exception
+        done = run(load_command, "-", "--to", f"oci://{server}/a", "--plain-http", "--credentials", "-")
+        assert isinstance(done.exception, Usage)
 
 
 def test_options_of_registries_for_what_is_none() -> None:

@@ -28,7 +28,7 @@ from modelpack.errors import ModelpackError, Partly, Unsupported, Usage
 from modelpack.stores import Identified, OneWay, Source
 from modelpack.verbs import locate
 from modelpack.verbs.plans import Plan, plan
-from modelpack.verbs.registries import HTTPS, Access, is_registry
+from modelpack.verbs.registries import HTTPS, Access, is_registry, one_secret
 from modelpack.verbs.requests import create_request_of, makes_requests
 from modelpack.verbs.transfer import copy
 from modelpack.words.digest import Digest
@@ -78,6 +78,7 @@ def command(
     """
     place = locate.Located.parse(bundle)
     afar = is_registry(place.text)
+    one_secret([place.text, to], access)
     source = locate.source(place.text, expect=expect, access=access if afar else HTTPS)
     by = HTTPS if afar and not is_registry(to or "") else access
     chosen = locate.picked(source, [*model, *([place.pick] if place.pick else [])], bundle)

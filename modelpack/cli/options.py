@@ -65,8 +65,10 @@ def registry_options(function: _F) -> _F:
 
     @functools.wraps(function)
     def command(*args: Any, plain_http: bool, credentials: str | None, **named: Any) -> Any:
+        if credentials == "-" and "-" in (named.get("bundle"), *(named.get("source") or ())):
+            raise Usage("--credentials - and a bundle from - would both read standard input")
         as_artifact = bool(named.pop("as_artifact", False))
-        given = None if credentials is None else functools.partial(_read_secret, credentials)
+        given = None if credentials is None else functools.cache(lambda: _read_secret(credentials))
         access = Access(plain_http=plain_http, credentials=given, as_artifact=as_artifact)
         return function(*args, access=access, **named)
 

@@ -106,8 +106,8 @@ class Scratch:
     def part(self, key: str, size: int) -> Iterator[NewFile]:
         """The file that a broken run left under *key*, or a new one, for *size* bytes.
 
-        It is removed at the end, unless it was named; or its `keep` is set, and the connection broke, or the
-        run: then the next one finds it.
+        It is removed at the end, unless it was named; or its `keep` is set, and the connection broke, the
+        other side said no, or the run ended: then the next one finds it.
         """
         name = f"{self._prefix}{_PART}{key}-{secrets.token_hex(8)}"
         self._take_up(key, name)
@@ -132,6 +132,8 @@ class Scratch:
         try:  # Ctrl-C may come at any moment: what has this name goes, made or not, unless it got another
             if kept and folder.stat(name) is not None:
                 fd = folder.open_file(name, write=True)
+                if os.fstat(fd).st_size > size:  # what a source that lies has sent
+                    os.ftruncate(fd, size)
                 check_room(folder, size - _allocated(os.fstat(fd)))
             else:
                 folder, fd = self._create(name)
@@ -143,7 +145,7 @@ class Scratch:
             raise from_os(error, folder.path) from error
         except BaseException as error:
             keep = bool(kept) and file is not None and file.keep and os.fstat(fd).st_size >= MIB
-            keep &= isinstance(error, Unreachable) or not isinstance(error, ModelpackError)
+            keep &= isinstance(error, Unreachable | Refused) or not isinstance(error, ModelpackError)
             raise
         finally:
             if file is not None:

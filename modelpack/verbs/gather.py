@@ -18,7 +18,7 @@ from modelpack.stores.models_dir_scan import Stray
 from modelpack.stores.wrappers import Joined
 from modelpack.verbs import locate
 from modelpack.verbs.installed import Installed
-from modelpack.verbs.registries import HTTPS, Access, is_registry, only_registries
+from modelpack.verbs.registries import HTTPS, Access, is_registry, one_secret, only_registries
 from modelpack.words.blob import MODEL, TENSOR, TEXTS
 from modelpack.words.name import Name
 from modelpack.words.report import Report, silent
@@ -57,6 +57,7 @@ def gather(
     """
     if not any(is_registry(text) for text in texts):
         only_registries(None, access)
+    one_secret(texts, access)
     parts: list[tuple[Source, list[Model]]] = []
     result = Gathered(Joined(()), [])
     for text in texts:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -73,3 +74,18 @@ def only_registries(text: str | None, access: Access) -> None:
         "--as-artifact, --plain-http and --credentials are for registries",
         advice="Name one: oci://HOST[:PORT]/NAMESPACE",
     )
+
+
+def one_secret(texts: Sequence[str | None], access: Access) -> None:
+    """Raise Usage where the secret of *access*, or of the environment, would go to two hosts of *texts*."""
+    from modelpack.hands.credentials import VARIABLE
+
+    given = access.credentials is not None
+    if not given and not os.environ.get(VARIABLE):
+        return
+    hosts = {Reference.parse(text).server for text in texts if text is not None and is_registry(text)}
+    if len(hosts) > 1:
+        raise Usage(
+            f"{'--credentials' if given else VARIABLE} would be told to {' and to '.join(sorted(hosts))}",
+            advice="Log in to each by its name: `skopeo login` or `docker login`.",
+        )
