@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import socket
+import socketserver
 import subprocess
 import tempfile
 import threading
@@ -92,6 +93,67 @@ def _wait_for(server: str, process: subprocess.Popen[bytes]) -> None:
             return
         time.sleep(0.025)
     raise AssertionError("docker-registry does not listen")
+
+
+@dataclass
+class Line:
+    """A line to *server* through `place`, which is cut whenever the next of *cuts* bytes more went there."""
+
+    server: str
+    cuts: list[int]
+    place: str = ""
+    sent: int = 0
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[str]:
+        """Serve; gives `host:port`."""
+        line, lock = self, threading.Lock()
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                host, _, port = line.server.rpartition(":")
+                with socket.create_connection((host, int(port))) as there:
+                    back = threading.Thread(target=_pass_on, args=(there, self.request), daemon=True)
+                    back.start()
+                    with contextlib.suppress(OSError):
+                        while (data := self.request.recv(64 * 1024)) and self.goes(there, data):
+                            pass
+                    for one in (there, self.request):
+                        with contextlib.suppress(OSError):
+                            one.shutdown(socket.SHUT_RDWR)
+                    back.join(10)
+
+            def goes(self, there: socket.socket, data: bytes) -> bool:
+                with lock:
+                    over = bool(line.cuts) and line.cuts[0] <= len(data)
+                    data = data[: line.cuts[0]] if over else data
+                    line.sent += len(data)
+                    if over:
+                        line.cuts.pop(0)
+                    elif line.cuts:
+                        line.cuts[0] -= len(data)
+                there.sendall(data)
+                return not over
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+
+        with Server(("127.0.0.1", 0), Handler) as server:
+            self.place = f"127.0.0.1:{server.server_address[1]}"
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+            thread.start()
+            try:
+                yield self.place
+            finally:
+                server.shutdown()
+                thread.join(10)
+
+
+def _pass_on(there: socket.socket, here: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := there.recv(64 * 1024):
+            here.sendall(data)
+        here.shutdown(socket.SHUT_RDWR)
 
 
 class EveryModel:
@@ -254,10 +316,8 @@ class FakeRegistry:
         if at.command == "DELETE":
             del self.uploads[which]
             return say(at, 204)
-        if (
-            at.command == "PATCH"
-            and at.headers["Content-Range"] != f"{len(data)}-{len(data) + len(body) - 1}"
-        ):
+        here = f"{len(data)}-{len(data) + len(body) - 1}"
+        if at.command == "PATCH" and at.headers.get("Content-Range", here) != here:
             return say(at, 416, Range=f"0-{len(data) - 1}", **place)
         data += body
         if at.command == "PUT":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -9,14 +10,15 @@ import stat
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import TINY, MemoryStore, bits, files_of, needs_skopeo, noise
-from registries import PASSWORD, USER, DockerRegistry, EveryModel, FakeRegistry, docker_registry, say
+from depots import own_depot
+from registries import PASSWORD, USER, DockerRegistry, EveryModel, FakeRegistry, Line, docker_registry, say
 
 from modelpack.errors import (
     Corrupt,
@@ -26,22 +28,24 @@ from modelpack.errors import (
     Partly,
     Refused,
     Taken,
+    Unreachable,
     Unsupported,
     Usage,
 )
 from modelpack.hands import credentials as credentials_module
-from modelpack.hands import registry_upload
+from modelpack.hands import registry_upload, registry_wire
 from modelpack.hands.credentials import Credential, Credentials
 from modelpack.hands.registry import OCI_MANIFEST, Registry
 from modelpack.stores.folder import FolderBundle
 from modelpack.stores.registry import ArtifactTarget, RegistrySource, RegistryTarget
 from modelpack.stores.registry_notes import NAME_TYPE
 from modelpack.verbs.transfer import copy
-from modelpack.words.blob import MANIFEST, MODEL, SYSTEM
+from modelpack.words.blob import MANIFEST, MODEL, SYSTEM, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 from modelpack.words.reader import BytesReader
 from modelpack.words.reference import Reference
+from modelpack.words.report import Moved, Step
 
 LOGIN = f"{USER}:{PASSWORD}"
 
@@ -177,10 +181,25 @@ def test_skopeo_reads_images_and_copies_artifacts(registry: DockerRegistry, tiny
     assert str(model.name) == f"{registry.server}/mirror/tiny:1"
 
 
-def test_a_large_blob_goes_in_chunks(registry: DockerRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_upload, "CHUNK", 1_000_000)
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let uploads go in parts of so many bytes."""
+    monkeypatch.setattr(registry_upload, "IN_HAND", 100_000)
+    monkeypatch.setattr(registry_upload, "PROGRESS", 100_000)
+    monkeypatch.setattr(registry_wire, "PAUSE", 0.02)
+    return lambda *sizes: monkeypatch.setattr(registry_upload, "PARTS", sizes)
+
+
+def big(size: int = 7_654_321) -> MemoryStore:
     store = MemoryStore()
-    store.image("big", (MODEL, noise(7_654_321)))
+    store.image("big", (MODEL, noise(size)))
+    return store
+
+
+@pytest.mark.parametrize("size", [1 << 30, 1_000_000])
+def test_a_large_blob_is_streamed(registry: DockerRegistry, parts: Callable[..., None], size: int) -> None:
+    parts(size)
+    store = big()
     copy(store, store.models(), RegistryTarget(client(registry), at(registry, "/ns")))
     assert bits(pulled(registry, "/ns/big")) == bits(store)
     bad = noise(3_000_000)
@@ -191,10 +210,120 @@ def test_a_large_blob_goes_in_chunks(registry: DockerRegistry, monkeypatch: pyte
     registry.clear()
     with pytest.raises(Corrupt, match="damaged"):
         copy(store, store.models(), RegistryTarget(client(registry), at(registry, "/ns")))
+    assert not list(registry.path.rglob("_uploads/*/data"))
 
 
-def test_two_push_one_blob_at_once(registry: DockerRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_upload, "CHUNK", 500_000)
+def through(line: Line) -> RegistryTarget:
+    reached = Registry(line.place, plain_http=True, credentials=Credentials(None, {}))
+    return RegistryTarget(reached, Reference.parse(f"oci://{line.place}/ns"))
+
+
+@pytest.mark.parametrize("size", [1 << 30, 1_000_000])
+def test_a_line_that_breaks_is_mended(
+    registry: DockerRegistry, parts: Callable[..., None], size: int
+) -> None:
+    """docker-registry 2.8 forgets an upload that broke within a PATCH: it begins anew."""
+    parts(size)
+    store, moved = big(), Moves()
+    line = Line(registry.server, [5_123_456, 6_234_567])
+    with line.running():
+        copy(store, store.models(), through(line), moved)
+    assert line.cuts == []
+    assert bits(pulled(registry, "/ns/big")) == bits(store)
+    assert moved.sum == sum(blob.size for blob in store.models()[0].blobs)
+    assert line.sent < 5_123_456 + 6_234_567 + 8_000_000
+
+
+def test_a_line_that_breaks_too_often(registry: DockerRegistry, parts: Callable[..., None]) -> None:
+    parts(1 << 30)
+    store = big()
+    line = Line(registry.server, [3_000_000] * 20)
+    with line.running(), pytest.raises(ModelpackError) as caught:
+        copy(store, store.models(), through(line))
+    assert "kept" not in caught.value.advice
+    assert len(line.cuts) == 20 - registry_upload.TRIES
+
+
+@pytest.mark.parametrize("sizes", [(1_000_000,), (1 << 30, 1_000_000)])
+def test_a_depot_goes_on_where_the_line_broke(
+    parts: Callable[..., None], sizes: tuple[int, ...], tmp_path: Path
+) -> None:
+    parts(*sizes)
+    store, moved = big(), Moves()
+    with own_depot(tmp_path / "depot") as depot:
+        line = Line(depot.url.removeprefix("http://"), [3_500_000, 2_500_000, 2_500_000])
+        with line.running():
+            copy(store, store.models(), through(line), moved)
+            assert line.cuts == []
+            again = 3_500_000 if sizes[1:] else 1_000_000
+            assert line.sent < 7_654_321 + again + 2 * 1_000_000 + 100_000
+            got = RegistrySource(through(line).client, Reference.parse(f"oci://{line.place}/ns/big"))
+            assert list(bits(got).values()) == list(bits(store).values())
+    assert moved.sum == sum(blob.size for blob in store.models()[0].blobs)
+
+
+class Moves:
+    """The sum of what was reported as moved."""
+
+    sum = 0
+
+    def __call__(self, step: Step) -> None:
+        if isinstance(step, Moved):
+            assert step.count > 0
+            self.sum += step.count
+
+
+def test_what_comes_once_goes_in_one_request(registry: DockerRegistry, parts: Callable[..., None]) -> None:
+    parts(1_000_000)
+    data = noise(3_000_000)
+    client(registry).upload_blob("a", Digest.of(data), len(data), BytesReader(data))
+    assert client(registry).blob_size("a", Digest.of(data)) == len(data)
+    other = noise(3_000_000, "other")
+    with Line(registry.server, [1_500_000]).running() as place, pytest.raises(Unreachable):
+        Registry(place, plain_http=True).upload_blob("a", Digest.of(other), len(other), BytesReader(other))
+    assert client(registry).blob_size("a", Digest.of(other)) is None
+
+
+def test_a_source_that_breaks_is_not_the_registrys_fault(
+    registry: DockerRegistry, parts: Callable[..., None]
+) -> None:
+    parts(1_000_000)
+
+    class Breaks(MemoryStore):
+        def afar(self) -> bool:
+            return True
+
+        def open(self, blob: Blob, offset: int = 0) -> Any:
+            reader = super().open(blob, offset)
+            if blob.media_type != MODEL:
+                return reader
+            return contextlib.nullcontext(Stops(self.bytes[blob.digest], 2_000_000))
+
+    store = Breaks()
+    store.image("big", (MODEL, noise(3_000_000)))
+    with pytest.raises(Unreachable, match="the line broke") as caught:
+        copy(store, store.models(), RegistryTarget(client(registry), at(registry, "/ns")))
+    assert "Run it again" not in caught.value.advice  # no disk keeps anything
+    assert [blob.media_type for blob in store.opened].count(MODEL) == 1
+    assert not list(registry.path.rglob("_uploads/*/data"))
+
+
+class Stops(BytesReader):
+    """Bytes up to a place, and then an error."""
+
+    def __init__(self, data: bytes, place: int, error: Exception | None = None) -> None:
+        super().__init__(data[:place])
+        self._error = error or Unreachable("the line broke", where="the source")
+
+    def readinto(self, into: memoryview, /) -> int:
+        count = super().readinto(into)
+        if not count:
+            raise self._error
+        return count
+
+
+def test_two_push_one_blob_at_once(registry: DockerRegistry, parts: Callable[..., None]) -> None:
+    parts(500_000)
     store = MemoryStore()
     store.image("one", (MODEL, noise(2_000_000)))
     models = store.models()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -18,13 +20,16 @@ from servers import talking
 
 from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unreachable, Unsupported
 from modelpack.hands import registry_blob, registry_upload, registry_wire, retry
+from modelpack.hands.call import Call, under
 from modelpack.hands.credentials import Credential, Credentials
+from modelpack.hands.crew import Stopped
 from modelpack.hands.registry import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Registry
 from modelpack.hands.registry_address import Address
+from modelpack.hands.wire import Broke
 from modelpack.stores.registry import RegistrySource
 from modelpack.words.blob import KIB, MANIFEST, MIB
 from modelpack.words.digest import Digest
-from modelpack.words.reader import BytesReader
+from modelpack.words.reader import BytesReader, Reader
 from modelpack.words.reference import Reference
 
 DATA = noise(3_000_000)
@@ -593,70 +598,223 @@ def test_tags_that_are_none(fake: FakeRegistry, body: bytes) -> None:
 # --- uploads
 
 
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the sizes that the others here have."""
+    monkeypatch.setattr(registry_upload, "IN_HAND", 400_000)
+    monkeypatch.setattr(registry_upload, "PROGRESS", 100_000)
+
+
 @pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_upload, "CHUNK", 500_000)
+def parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_upload, "PARTS", (500_000,))
 
 
-def upload(fake: FakeRegistry, data: bytes = DATA, credential: Credential | None = None) -> int:
+@dataclass
+class Opens:
+    """Opens *data* at any offset: `at` are those that were asked for."""
+
+    data: bytes = DATA
+    at: list[int] = field(default_factory=list)
+
+    def __call__(self, offset: int) -> contextlib.nullcontext[Reader]:
+        self.at.append(offset)
+        return contextlib.nullcontext(BytesReader(self.data, offset))
+
+
+def upload(fake: FakeRegistry, opens: Opens | None = None, credential: Credential | None = None) -> list[int]:
+    """Upload it, and say at which offsets it was opened for that."""
+    opens = opens or Opens()
     moved: list[int] = []
-    fake.blobs.pop(str(Digest.of(data)), None)
-    client(fake, credential).upload_blob("ns/m", Digest.of(data), len(data), BytesReader(data), moved.append)
-    assert fake.blobs[str(Digest.of(data))] == data
-    return sum(moved)
+    digest = Digest.of(opens.data)
+    fake.blobs.pop(str(digest), None)
+    client(fake, credential).upload_blob("ns/m", digest, len(opens.data), opens, moved.append)
+    assert fake.blobs[str(digest)] == opens.data
+    assert (sum(moved), min(moved, default=1) > 0) == (len(opens.data), True)
+    return opens.at
 
 
-def test_in_one_piece(fake: FakeRegistry) -> None:
-    assert upload(fake) == len(DATA)
-    assert [method for method, _, _ in fake.asked] == ["POST", "PUT"]
-    assert upload(fake, b"") == 0
+def methods(fake: FakeRegistry) -> list[str]:
+    return [method for method, _, _ in fake.asked]
 
 
-@pytest.mark.usefixtures("small_chunks")
-def test_in_chunks(fake: FakeRegistry) -> None:
-    assert upload(fake) == len(DATA)
-    assert [method for method, _, _ in fake.asked] == ["POST", *["PATCH"] * 6, "PUT"]
-    assert [head["Content-Range"] for head in fake.heads("PATCH")][-1] == "2500000-2999999"
+def refusing(status: int, most: int = 0) -> Callable[[Any], bool]:
+    """Answer *status* to bodies of more than *most* bytes."""
+
+    def refuse(at: Any) -> bool:
+        count = int(at.headers["Content-Length"])
+        return count > most and bool(at.rfile.read(count)) and say(at, status)
+
+    return refuse
 
 
-@pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("kept", [0, 123_456, 500_000])
-def test_a_chunk_that_broke_off_goes_on_where_it_did(fake: FakeRegistry, kept: int) -> None:
-    def broken(at: Any) -> bool:
-        if len(fake.heads("PATCH")) != 3:
+def hanging_up(fake: FakeRegistry, kept: int, *which: int) -> Callable[[Any], bool]:
+    """Keep *kept* bytes of the PATCHes *which*, counted from 1 (all, where none is named), and hang up."""
+
+    def hang_up(at: Any) -> bool:
+        if which and len(fake.heads("PATCH")) not in which:
             return False
-        body = at.rfile.read(int(at.headers["Content-Length"]))
-        fake.uploads["0"] += body[:kept]
+        body = at.rfile.read(min(kept, int(at.headers["Content-Length"])))
+        list(fake.uploads.values())[-1].extend(body)
         at.close_connection = True
         return True
 
-    fake.fault("PATCH", "", broken)
-    assert upload(fake) == len(DATA)
+    return hang_up
+
+
+def test_a_small_one_goes_in_one_piece(fake: FakeRegistry) -> None:
+    assert upload(fake, Opens(DATA[:400_000])) == [0]
+    assert methods(fake) == ["POST", "PUT"]
+    assert upload(fake, Opens(b"")) == [0]
+
+
+def test_a_large_one_is_streamed_as_docker_does(fake: FakeRegistry) -> None:
+    assert upload(fake) == [0]
+    assert methods(fake) == ["POST", "PATCH", "PUT"]
+    assert "Content-Range" not in fake.heads("PATCH")[0]
+
+
+@pytest.mark.usefixtures("parts")
+def test_in_parts(fake: FakeRegistry) -> None:
+    assert upload(fake) == [0]
+    assert methods(fake) == ["POST", *["PATCH"] * 6, "PUT"]
+    assert [head["Content-Range"] for head in fake.heads("PATCH")][::5] == ["0-499999", "2500000-2999999"]
+
+
+@pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize("kept", [0, 123_456, 500_000])
+def test_a_part_that_broke_off_goes_on_where_it_did(fake: FakeRegistry, kept: int) -> None:
+    fake.fault("PATCH", "", hanging_up(fake, kept, 3))
+    assert upload(fake) == [0, 1_000_000 + kept]
     assert len(fake.heads("GET", "upload")) == 1
 
 
-@pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("status", [201, 400, 405, 413, 416])
-def test_who_takes_no_chunks_gets_one_piece(fake: FakeRegistry, status: int) -> None:
+def test_a_line_that_always_breaks_goes_on_while_something_is_gained(fake: FakeRegistry) -> None:
+    fake.fault("PATCH", "", hanging_up(fake, 200_000))
+    assert upload(fake) == list(range(0, 3_000_000, 200_000))
+    assert methods(fake)[-2:] == ["GET", "PUT"]
+
+
+@pytest.mark.parametrize("kept", [0, 1_000])
+def test_a_line_that_breaks_and_gains_nothing_ends(fake: FakeRegistry, kept: int) -> None:
+    fake.fault("PATCH", "", hanging_up(fake, kept))
+    with pytest.raises(Unreachable):
+        upload(fake)
+    assert len(fake.heads("PATCH")) == registry_upload.TRIES
+    assert fake.uploads == {}
+
+
+def test_where_a_part_is_kept_whole_or_not_smaller_ones_get_there(
+    fake: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_upload, "PARTS", (1 << 30, 1_000_000, 300_000))
+    at_most = 700_000
+    fake.fault(
+        "PATCH", "", lambda at: int(at.headers["Content-Length"]) > at_most and hanging_up(fake, 0)(at)
+    )
+    assert upload(fake) == [0, 0, 0]
+    assert len(fake.heads("PATCH")) == 12
+
+
+def test_they_do_not_get_smaller_than_the_registry_wants(
+    fake: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_upload, "PARTS", (1 << 30, 1_000_000, 300_000))
+    fake.least_chunk = 500_000
+    fake.fault("PATCH", "", hanging_up(fake, 0))
+    with pytest.raises(Unreachable):
+        upload(fake)
+    assert {head["Content-Length"] for head in fake.heads("PATCH")} == {"3000000", "1000000"}
+
+
+def test_a_registry_that_lets_us_in_no_more(fake: FakeRegistry) -> None:
+    fake.fault("PATCH", "", refusing(500))
+    fake.fault("GET", "upload", lambda at: say(at, 401))
+    with pytest.raises(Refused, match="wants to know who asks"):
+        upload(fake)
+    assert len(fake.heads("GET", "upload")) <= 2
+
+
+def test_taken_before_it_was_all_sent(fake: FakeRegistry) -> None:
+    def hasty(at: Any) -> bool:
+        at.close_connection = len(fake.heads("PATCH")) == 1
+        return at.close_connection and say(at, 202, Location="/upload/0")
+
+    fake.fault("PATCH", "", hasty)
+    assert upload(fake, Opens(DATA * 10)) == [0, 0]
+
+
+@pytest.mark.parametrize("status", [500, 502, 408, 416, 429])
+@pytest.mark.usefixtures("parts")
+def test_a_part_that_is_refused_for_now(fake: FakeRegistry, status: int) -> None:
+    fake.fault("PATCH", "", lambda at: len(fake.heads("PATCH")) in (2, 4) and refusing(status)(at))
+    assert upload(fake) == [0, 500_000, 1_000_000]
+
+
+def test_a_registry_that_wants_to_be_left_alone(fake: FakeRegistry) -> None:
+    fake.fault("PATCH", "", lambda at: say(at, 429, **{"Retry-After": "3600"}))
+    with pytest.raises(Refused, match="429"):
+        upload(fake)
+    assert len(fake.heads("PATCH")) == 1
+
+
+@pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize("read", [True, False])
+@pytest.mark.parametrize("status", [201, 400, 404, 405, 411, 501])
+def test_who_takes_no_parts_gets_one_piece(fake: FakeRegistry, status: int, read: bool) -> None:
     def no(at: Any) -> bool:
-        at.rfile.read(int(at.headers["Content-Length"]))
-        return say(at, status)
+        at.close_connection = not read
+        return refusing(status)(at) if read else say(at, status)
 
     fake.fault("PATCH", "", no)
-    assert upload(fake) == len(DATA)
-    assert [method for method, _, _ in fake.asked] == ["POST", "PATCH", "DELETE", "POST", "PUT"]
+    upload(fake)
+    if read:
+        assert methods(fake) == ["POST", "PATCH", "DELETE", "POST", "PUT"]
+    else:  # an answer may be lost, as the connection is reset
+        assert methods(fake)[-2:] == ["POST", "PUT"], methods(fake)
 
 
-@pytest.mark.usefixtures("small_chunks")
-def test_who_wants_larger_chunks_gets_one_piece(fake: FakeRegistry) -> None:
-    fake.least_chunk = 5_000_000
-    assert upload(fake) == len(DATA)
-    assert fake.heads("PATCH") == []
+@pytest.mark.parametrize("status", [413, 416])
+@pytest.mark.parametrize(
+    ("limit", "posts", "patches"), [(1_000_000, 2, 1 + 3), (600_000, 3, 2 + 6), (100_000, 4, 3)]
+)
+def test_who_takes_smaller_parts_gets_them(
+    fake: FakeRegistry, status: int, limit: int, posts: int, patches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is tried, a million, half a million, and then all in one PUT."""
+    monkeypatch.setattr(registry_upload, "PARTS", (1 << 30, 5_000_000, 1_000_000, 500_000))
+    fake.fault("PATCH", "", refusing(status, limit))
+    upload(fake)
+    assert (len(fake.heads("POST")), len(fake.heads("PATCH"))) == (posts, patches)
+    assert fake.uploads == {}
 
 
-@pytest.mark.usefixtures("small_chunks")
-def test_a_chunk_that_was_not_kept(fake: FakeRegistry) -> None:
-    """ECR says that it took the second chunk, and did not."""
+def test_a_proxy_that_takes_nothing_large(fake: FakeRegistry) -> None:
+    fake.faults += [(method, "", refusing(413, 100_000)) for method in ("PATCH", "PUT")]
+    with pytest.raises(Refused) as caught:
+        upload(fake)
+    assert caught.value.status == 413
+    assert "client_max_body_size" in caught.value.advice
+    assert fake.uploads == {}
+
+
+@pytest.mark.parametrize(("least", "patches"), [(5_000_000, 0), (700_000, 3), (1_000_000, 3)])
+def test_parts_are_not_smaller_than_the_registry_wants(
+    fake: FakeRegistry, least: int, patches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_upload, "PARTS", (1_000_000, 500_000))
+    fake.least_chunk = least
+    upload(fake)
+    assert len(fake.heads("PATCH")) == patches
+    fake.asked.clear()
+    fake.fault("PATCH", "", refusing(413, 600_000))
+    upload(fake)
+    assert methods(fake)[-2:] == ["POST", "PUT"]  # half a million would be too little
+
+
+@pytest.mark.usefixtures("parts")
+def test_a_part_that_was_not_kept(fake: FakeRegistry) -> None:
+    """ECR says that it took the second one, and did not."""
 
     def lose(at: Any) -> bool:
         if len(fake.heads("PATCH")) < 2:
@@ -670,17 +828,109 @@ def test_a_chunk_that_was_not_kept(fake: FakeRegistry) -> None:
     assert fake.uploads == {}
 
 
-@pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("said", ["0-3999999", "0-3", "nonsense", "0-" + "9" * 30])
-def test_a_registry_that_lies_of_what_it_has(fake: FakeRegistry, said: str) -> None:
-    fake.fault("PATCH", "", lambda at: len(fake.heads("PATCH")) == 2 and say(at, 500))
+@pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize("said", ["0-3999999", "nonsense", "", "0-" + "9" * 30, "5-9", "0--1"])
+def test_a_registry_that_lies_of_what_it_has_gets_it_anew(fake: FakeRegistry, said: str) -> None:
+    fake.fault("PATCH", "", lambda at: len(fake.heads("PATCH")) == 2 and refusing(500)(at))
+    fake.fault("GET", "", lambda at: say(at, 204, Range=said, Location="/upload/0"))
+    assert upload(fake) == [0, 0]
+    assert len(fake.heads("POST")) == 2
+
+
+@pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize("said", ["0-3999999", "0-3", "nonsense", "0-0"])
+def test_a_registry_that_lies_without_end(fake: FakeRegistry, said: str) -> None:
+    fake.fault("PATCH", "", lambda at: len(fake.heads("PATCH")) > 1 and refusing(500)(at))
     fake.fault("GET", "", lambda at: say(at, 204, Range=said, Location="/upload/0"))
     with pytest.raises((Refused, Unreachable)):
         upload(fake)
     assert str(DIGEST) not in fake.blobs
+    assert len(fake.asked) < 40
 
 
-@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.usefixtures("parts")
+def test_a_registry_that_has_less_than_before_gets_that_again(fake: FakeRegistry) -> None:
+    def lose(at: Any) -> bool:
+        if len(fake.heads("PATCH")) != 4:
+            return False
+        del fake.uploads["0"][700_000:]
+        return refusing(500)(at)
+
+    fake.fault("PATCH", "", lose)
+    assert upload(fake) == [0, 700_000]
+
+
+@pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize("times", [1, 3, 50])
+def test_an_upload_that_is_forgotten_begins_anew(fake: FakeRegistry, times: int) -> None:
+    """As docker-registry 2.8 does with one that broke."""
+
+    def forget(at: Any) -> bool:
+        if len(fake.heads("PATCH")) % 3 or len(fake.heads("PATCH")) > times * 3:
+            return False
+        fake.uploads.clear()
+        return refusing(404)(at)
+
+    fake.fault("PATCH", "", forget)
+    if times < registry_upload.TRIES:
+        assert upload(fake) == [0] * (times + 1)
+    else:
+        with pytest.raises(NotFound):
+            upload(fake)
+        assert len(fake.heads("POST")) == registry_upload.TRIES
+    assert fake.uploads == {}
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 416])
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+def test_a_registry_that_does_not_tell_how_far_it_is(fake: FakeRegistry, status: int, method: str) -> None:
+    def lose(at: Any) -> bool:
+        at.close_connection = len(fake.heads(method)) == 1
+        return at.close_connection  # type: ignore[no-any-return]
+
+    if method == "PUT":
+        fake.fault("PATCH", "", refusing(405))
+    fake.fault(method, "", lose)
+    fake.fault("GET", "upload", lambda at: say(at, status))
+    assert upload(fake) == [0] * (2 if method == "PATCH" else 3)
+
+
+@pytest.mark.usefixtures("parts")
+def test_the_answer_to_the_last_request_was_lost(fake: FakeRegistry) -> None:
+    def lose(at: Any) -> bool:
+        fake.blobs[str(DIGEST)] = bytes(fake.uploads.popitem()[1])
+        at.close_connection = True
+        return True
+
+    fake.fault("PUT", "", lose)
+    assert upload(fake) == [0]
+    assert methods(fake)[-3:] == ["PUT", "GET", "HEAD"]
+
+
+@pytest.mark.usefixtures("parts")
+def test_the_last_request_was_lost(fake: FakeRegistry) -> None:
+    def lose(at: Any) -> bool:
+        at.close_connection = len(fake.heads("PUT")) == 1
+        return at.close_connection  # type: ignore[no-any-return]
+
+    fake.fault("PUT", "", lose)
+    assert upload(fake) == [0]
+    assert methods(fake)[-3:] == ["PUT", "GET", "PUT"]
+
+
+def test_one_piece_that_breaks_off_begins_anew(fake: FakeRegistry) -> None:
+    def lose(at: Any) -> bool:
+        at.close_connection = len(fake.heads("PUT")) < 3
+        if at.close_connection:
+            next(iter(fake.uploads.values())).extend(at.rfile.read(1000))
+        return at.close_connection  # type: ignore[no-any-return]
+
+    fake.fault("PATCH", "", refusing(405))
+    fake.fault("PUT", "", lose)
+    assert upload(fake) == [0, 0, 0, 0]
+
+
+@pytest.mark.usefixtures("parts")
 def test_a_token_that_expires_during_an_upload(fake: FakeRegistry) -> None:
     fake.secret = "set"
 
@@ -689,8 +939,92 @@ def test_a_token_that_expires_during_an_upload(fake: FakeRegistry) -> None:
         return False
 
     fake.fault("PATCH", "", expire)
-    assert upload(fake) == len(DATA)
+    assert upload(fake) == [0, 1_000_000]
     assert fake.sold == 2
+
+
+# --- uploads: our own side
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Unreachable("ours"), Broke("ours"), Refused("ours", status=503), NotFound("ours"), Corrupt("ours"),
+     Stopped("ours"), OSError("ours")],
+)  # fmt: skip
+@pytest.mark.parametrize("once", [True, False])
+def test_what_our_own_side_raises_comes_through(fake: FakeRegistry, error: Exception, once: bool) -> None:
+    class Fails(BytesReader):
+        def readinto(self, into: memoryview, /) -> int:
+            count = super().readinto(into)
+            if not count:
+                raise error
+            return count
+
+    class OpensOnce(Opens):
+        def __call__(self, offset: int) -> contextlib.nullcontext[Reader]:
+            self.at.append(offset)
+            return contextlib.nullcontext(Fails(self.data[:2_000_000], offset))
+
+    opens = OpensOnce()
+    data = Fails(DATA[:2_000_000]) if once else opens
+    with pytest.raises(Unreachable if isinstance(error, Broke) else type(error), match="ours"):
+        client(fake).upload_blob("ns/m", DIGEST, len(DATA), data)
+    assert opens.at == [0] * (not once)
+    assert len(fake.heads("POST")) == 1
+    assert fake.uploads == {}
+
+
+def test_nobody_waits_any_more(fake: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_wire, "PAUSE", 30.0)
+    call = Call()
+    fake.fault("PATCH", "", refusing(500))
+    with ThreadPoolExecutor(1) as pool:
+
+        def work() -> None:
+            with under(call):
+                client(fake).upload_blob("ns/m", DIGEST, len(DATA), Opens())
+
+        done = pool.submit(work)
+        while not fake.heads("PATCH"):
+            time.sleep(0.01)
+        time.sleep(0.2)
+        call.close()
+        with pytest.raises((Refused, Unreachable)):
+            done.result(5)
+
+
+def test_what_comes_once_goes_in_one_piece_and_breaks(fake: FakeRegistry) -> None:
+    fake.blobs.clear()
+    client(fake).upload_blob("ns/m", DIGEST, len(DATA), BytesReader(DATA))
+    assert (methods(fake), fake.blobs[str(DIGEST)]) == (["POST", "PUT"], DATA)
+
+    def hang_up(at: Any) -> bool:
+        at.rfile.read(1_000_000)
+        at.close_connection = True
+        return True
+
+    fake.fault("PUT", "", hang_up)
+    with pytest.raises(Unreachable):
+        client(fake).upload_blob("ns/m", DIGEST, len(DATA), BytesReader(DATA))
+    assert len(fake.heads("PUT")) == 2
+    assert fake.uploads == {}
+
+
+@pytest.mark.parametrize("size", [0, 1, 400_000, 400_001, 1_000_000])
+@pytest.mark.parametrize("more", [-1, 1])
+@pytest.mark.usefixtures("parts")
+def test_bytes_that_end_early_or_go_on(fake: FakeRegistry, size: int, more: int) -> None:
+    """Of small ones just as many are read as there should be."""
+    if size + more < 0 or (more > 0 and size <= 400_000):
+        return
+    digest, wrong = Digest.of(DATA[:size]), DATA[: size + more]
+    for data in (BytesReader(wrong), Opens(wrong)):
+        with pytest.raises(
+            Corrupt, match=f"goes on after its {size}" if more > 0 else f"ends after {size - 1} of {size}"
+        ):
+            client(fake).upload_blob("ns/m", digest, size, data)
+    assert str(digest) not in fake.blobs
+    assert fake.uploads == {}
 
 
 def test_an_upload_elsewhere_hears_no_password(fake: FakeRegistry, other: FakeRegistry) -> None:
@@ -708,7 +1042,7 @@ def test_an_upload_elsewhere_hears_no_password(fake: FakeRegistry, other: FakeRe
 def test_a_proxy_that_lost_the_port(fake: FakeRegistry, wrong: str) -> None:
     fake.uploads["0"] = bytearray()
     fake.fault("POST", "uploads", lambda at: say(at, 202, Location=wrong))
-    assert upload(fake) == len(DATA)
+    assert upload(fake) == [0]
 
 
 @pytest.mark.parametrize("location", ["", "ftp://x/", "http://[/"])
@@ -718,16 +1052,17 @@ def test_an_upload_that_goes_nowhere(fake: FakeRegistry, location: str) -> None:
         upload(fake)
 
 
-def test_bytes_that_are_not_the_digests(fake: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("once", [True, False])
+def test_bytes_that_are_not_the_digests(fake: FakeRegistry, once: bool) -> None:
+    def send(data: bytes) -> None:
+        client(fake).upload_blob("ns/m", DIGEST, len(data), BytesReader(data) if once else Opens(data))
+
     with pytest.raises(Corrupt):
-        client(fake).upload_blob("ns/m", DIGEST, len(DATA), BytesReader(DATA[:-1] + b"!"))
+        send(DATA[:1000])
     assert fake.asked == []
-    monkeypatch.setattr(registry_upload, "CHUNK", 500_000)
     with pytest.raises(Refused) as caught:
-        client(fake).upload_blob("ns/m", DIGEST, len(DATA), BytesReader(DATA[:-1] + b"!"))
+        send(DATA[:-1] + b"!")
     assert caught.value.status == 400
-    with pytest.raises(Corrupt, match="ends after"):
-        client(fake).upload_blob("ns/m", DIGEST, len(DATA), BytesReader(DATA[:-1]))
     assert fake.uploads == {}
 
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from modelpack.errors import Corrupt, NotFound, Refused, Unsupported
 from modelpack.hands.credentials import Credentials
 from modelpack.hands.http import Answer
+from modelpack.hands.kept import Opened
 from modelpack.hands.registry_address import Address, home_of
 from modelpack.hands.registry_auth import Authorizer
 from modelpack.hands.registry_blob import BlobReader
@@ -107,10 +108,7 @@ class Registry:
         where = f"{self.base}/{repository}"
         try:
             answer = self.ask(
-                "GET",
-                f"/v2/{repository}/manifests/{which}",
-                pull(repository),
-                headers={"Accept": _ACCEPT},
+                "GET", f"/v2/{repository}/manifests/{which}", pull(repository), headers={"Accept": _ACCEPT}
             )
         except NotFound:
             raise NotFound(f"has no model {which}", where=where) from None
@@ -223,15 +221,15 @@ class Registry:
         repository: str,
         digest: Digest,
         size: int,
-        reader: Reader,
+        data: Opened | Reader,
         moved: Callable[[int], None] = lambda _count: None,
     ) -> None:
-        """Send *size* bytes of *reader*, which the registry hashes; `moved` hears of what it has taken.
+        """Send a blob of *size* bytes, which the registry hashes; `moved` hears of each byte once, as sent.
 
-        Corrupt where the reader ends before, or small bytes hash otherwise; Refused with status 400 is the
-        registry's word for that.
+        *data* opens it at any offset, to go on where it broke; a Reader has it once. Corrupt for other bytes,
+        as far as we see it: Refused with status 400 is the registry's word for that.
         """
-        Uploading(self, repository, digest, size, reader, moved).run()
+        Uploading(self, repository, digest, size, data, moved).run()
 
     def mount(self, repository: str, digest: Digest, source: str) -> bool:
         """Let *repository* have a blob of the repository *source*, unmoved; False where it cannot."""

@@ -87,7 +87,7 @@ class Target(Protocol):
 
 @runtime_checkable
 class Afar(Protocol):
-    """A source whose bytes come over a net: what came of a blob before it broke is worth keeping."""
+    """A source or a target whose bytes go over a net: what went before that breaks is worth keeping."""
 
     def afar(self) -> bool:
         """Whether it is so."""
@@ -96,13 +96,17 @@ class Afar(Protocol):
 
 @runtime_checkable
 class Continues(Protocol):
-    """A session that keeps what came of a blob where the connection breaks, for the next run."""
+    """A session that goes on with a blob where the connection broke: a side of it is `Afar`.
+
+    A disk keeps what came of the blob for the next run; a registry, in this run, tells how far it is.
+    """
 
     def put_on(self, blob: Blob, opened: Callable[[int], AbstractContextManager[Reader]]) -> Blob:
         """`put` of *blob*, whose digest is known; `opened(offset)` gives its bytes from there on.
 
-        What is kept is hashed again with what follows. It is no blob before it is whole: nothing finds it
-        but the next `put_on` of the same target.
+        `opened` may be called several times, one after the other. What a disk keeps is hashed again with
+        what follows. It is no blob before it is whole: nothing finds it but the next `put_on` of the same
+        target.
         """
         ...
 

@@ -126,6 +126,10 @@ class RegistryTarget:
         self._replace = replace
         self._seen: dict[Digest, str] = {}
 
+    def afar(self) -> bool:
+        """It is."""
+        return True
+
     def apart(self) -> bool:
         """Each model has a tag of its own."""
         return True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from modelpack.documents.model import Model
 from modelpack.errors import NotFound, Unsupported
+from modelpack.hands.kept import Opened
 from modelpack.stores import Placed
 from modelpack.stores.registry_notes import keep_name
 from modelpack.words.blob import Blob
@@ -29,6 +31,13 @@ class Pushing:
 
     def put(self, blob: Blob, data: Reader) -> Blob:
         """As Session says; Refused with status 400 is the registry's word that large bytes hash otherwise."""
+        return self._take(blob, data)
+
+    def put_on(self, blob: Blob, opened: Opened) -> Blob:
+        """As Continues says: where the connection breaks, in this run."""
+        return self._take(blob, opened)
+
+    def _take(self, blob: Blob, data: Opened | Reader) -> Blob:
         target = self._target
         if blob.digest is None:
             raise Unsupported(f"{blob} has to be hashed before it is pushed", where=target.client.base)
@@ -70,8 +79,8 @@ class Pushing:
         if source is None:
             raise NotFound(f"has no {blob.kind} blob {blob}", where=f"{client.base}/{repository}")
         if not client.mount(repository, blob.digest, source):
-            with client.open_blob(source, blob.digest, blob.size) as reader:
-                client.upload_blob(repository, blob.digest, blob.size, reader)
+            opened = partial(client.open_blob, source, blob.digest, blob.size)
+            client.upload_blob(repository, blob.digest, blob.size, opened)
 
 
 def _names(model: Model, digest: Digest) -> bool:

@@ -30,7 +30,7 @@ from modelpack.stores import (
     Source,
     Target,
 )
-from modelpack.verbs.plans import HANDS, Failed, Plan, plan, stand_apart
+from modelpack.verbs.plans import HANDS, Failed, Plan, plan, stand_apart, users_of
 from modelpack.words.blob import Blob
 from modelpack.words.name import Name
 from modelpack.words.report import Note, Report, Stage, silent
@@ -186,13 +186,13 @@ class _Work:
     def _put(self, blob: Blob, gone: Gone, session: Session) -> Blob:
         source = self._source
         try:
-            if isinstance(source, Afar) and source.afar() and isinstance(session, Continues):
+            if isinstance(session, Continues) and (_is_afar(source) or _is_afar(self._target)):
                 kept = self._put_on(blob, gone, session)
             else:
                 with source.open(blob) as reader:
                     kept = session.put(blob, Stoppable(reader, gone))
         except Corrupt as error:
-            error.where = error.where or self._users(blob)
+            error.where = error.where or users_of(self._todo.models, blob)
             raise
         except Refused as error:
             if error.status == 400:  # the server says that the bytes are wrong: whose fault is it?
@@ -200,13 +200,6 @@ class _Work:
                     check(blob, pour(reader, blob.size))
             raise
         return source.learned(kept) if isinstance(source, Learns) else kept
-
-    def _users(self, blob: Blob) -> str:
-        """Whose *blob* is."""
-        names = [
-            str(model.name) for model in self._todo.models if any(one.id == blob.id for one in model.blobs)
-        ]
-        return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
     def _put_on(self, blob: Blob, gone: Gone, session: Continues) -> Blob:
         @contextmanager
@@ -217,5 +210,10 @@ class _Work:
         try:
             return session.put_on(blob, opened)
         except Unreachable as error:
-            error.advice = f"Run it again: what has come is kept for a week. {error.advice}".strip()
+            if not _is_afar(self._target):  # a disk keeps it
+                error.advice = f"Run it again: what has come is kept for a week. {error.advice}".strip()
             raise
+
+
+def _is_afar(side: Source | Target) -> bool:
+    return isinstance(side, Afar) and side.afar()
