@@ -41,6 +41,7 @@ from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.pipe import PipeSource
 from modelpack.verbs.transfer import copy
+from modelpack.verbs.verify import verify
 from modelpack.words.blob import FILE, LICENSE, MIB, MODEL
 from modelpack.words.digest import Digest
 from modelpack.words.reader import BytesReader
@@ -712,6 +713,18 @@ def test_what_a_killed_run_left_goes(tmp_path: Path) -> None:
     age(tmp_path)
     packed(small(), tmp_path / "b.tar")
     assert sorted(os.listdir(tmp_path)) == [".c.tar.modelpack-0123456789abcdef", "b.tar"]
+
+
+def test_what_stands_after_the_end(tmp_path: Path) -> None:
+    store = MemoryStore()
+    store.image("m", *TINY)
+    copy(store, store.models(), Archive(tmp_path / "b.tar"))
+    with (tmp_path / "b.tar").open("ab") as file:
+        file.write(bytes(9 * 1024))  # as GNU tar fills it up
+    assert verify(Archive(tmp_path / "b.tar")).good
+    with (tmp_path / "b.tar").open("ab") as file:
+        file.write(b"x")
+    assert "after its end" in verify(Archive(tmp_path / "b.tar")).problems[0].what
 
 
 @pytest.mark.parametrize("letter", ["x", "ä", "\U0001f4e6"])

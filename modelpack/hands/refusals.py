@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 from collections.abc import Mapping
 
@@ -9,6 +11,19 @@ from modelpack.errors import Refused
 
 SHOWN = 500
 """Characters of the other side's words that are passed on."""
+
+
+def secrets_in(headers: Mapping[str, str]) -> list[str]:
+    """What of *headers* says who we are, in each form in which another side could repeat it."""
+    found: list[str] = []
+    for key, value in headers.items():
+        if key.lower() in ("authorization", "proxy-authorization", "cookie", "x-api-key"):
+            credential = value.partition(" ")[2].strip()
+            found += [value, credential]
+            with contextlib.suppress(ValueError):
+                text = base64.b64decode(credential, validate=True).decode()
+                found += [text, text.partition(":")[2]]
+    return sorted({one for one in found if len(one) > 3}, key=len, reverse=True)
 
 
 def refusal(asked: str, where: str, status: int, headers: Mapping[str, str], raw: bytes) -> Refused:

@@ -159,7 +159,7 @@ class Registry:
                 return tuple(found)
             value = read_object(answer, SMALL, where)
             tags = value.get("tags") or []
-            if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+            if not isinstance(tags, list) or not all(isinstance(t, str) and len(t) <= 128 for t in tags):
                 raise Corrupt("lists tags that are no texts", where=where)
             before = len(found)
             found |= dict.fromkeys(tags)

@@ -205,7 +205,7 @@ def _words(answer: Answer) -> tuple[str, str]:
                 done += count
         except Unreachable:
             pass
-    text = bytes(piece[:done]).decode("utf-8", "replace").strip()
+    text = answer.masked(bytes(piece[:done]).decode("utf-8", "replace").strip())
     try:
         found: Any = json.loads(text)
         first = found["errors"][0]

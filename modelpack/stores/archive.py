@@ -22,10 +22,12 @@ from modelpack.hands.kept import Opened, pour_on
 from modelpack.hands.scratch import NewFile, Scratch
 from modelpack.hands.writeback import Writer
 from modelpack.stores import Placed, Session
-from modelpack.words.blob import Blob
+from modelpack.words.blob import KIB, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.reader import Reader, read_exactly
 from modelpack.words.report import Moved, Report, silent
+
+_TAIL = 64 * KIB  # of zeros, at most, that tools write after the end: GNU tar fills up 10 KiB
 
 
 class Archive:
@@ -89,6 +91,10 @@ class Archive:
             for path, (offset, size) in self.members.items():
                 if read_at(fd, -size % BLOCK, offset + size, self.path).strip(b"\0"):
                     found.append(Corrupt(f"the padding after {path} is damaged", where=self.path))
+            ends = max((offset + size for offset, size in self.members.values()), default=0)
+            left = os.fstat(fd).st_size - ends
+            if left > _TAIL or read_at(fd, left, ends, self.path).strip(b"\0"):
+                found.append(Corrupt("something else stands after its end", where=self.path))
         finally:
             os.close(fd)
         return found
