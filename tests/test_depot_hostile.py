@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -140,15 +141,26 @@ def _wait_until(holds: object, seconds: float = 10) -> None:
     [
         b"[" * 1_000_000,
         b'{"a":' * 200_000,
+        b'{"model": "m", "parameters": {"stop": ' + b"[" * 490 + b"]" * 490 + b"}}",
         b"[" + b"{}," * 500_000 + b"{}]",
         b'{"a": 1e999999}',
         b"\xff\xfe{}",
     ],
-    ids=["deep", "deep objects", "many objects", "huge number", "not UTF-8"],
+    ids=["deep", "deep objects", "deeper than our stack", "many objects", "huge number", "not UTF-8"],
 )
 def test_json_that_is_made_to_hurt_is_refused(url: str, body: bytes) -> None:
     for target in ("/api/create", "/api/show", "/api/copy"):
         assert ask(url, "POST", target, body).status == 400
+
+
+def test_parameters_nested_to_no_end_are_refused_before_any_work(url: str, path: Path) -> None:
+    for depth, status in ((60, 200), (490, 400)):
+        nested = json.loads("[" * depth + "]" * depth)
+        answer = make(
+            url, "m", parameters={"deep": nested}, messages=[{"role": "user", "tool_calls": nested}]
+        )
+        assert answer.status == status, answer.body
+    assert "nested" in answer.error
 
 
 # --- cut off, slow, killed

@@ -26,7 +26,7 @@ from depots import (
     threads,
 )
 
-from modelpack.depot import bodies, uploads, wire, workers
+from modelpack.depot import bodies, gateway, uploads, wire, workers
 from modelpack.depot.app import Depot
 from modelpack.depot.serve import running
 from modelpack.hands.scratch import SCRATCH
@@ -116,6 +116,61 @@ def test_readers_fast_and_slow_leave_room_for_others_and_take_no_memory(path: Pa
 
 
 @pytest.mark.skipif(NO_MEMORY_FIGURES, reason="memory is read from /proc")
+def test_slow_readers_of_large_manifests_take_little_memory(path: Path) -> None:
+    """A manifest may have 4 MiB, and each of three hundred readers would hold one."""
+    with own_depot(path) as own:
+        for data in (b"GGUF", b"{}"):
+            push_blob(own.url, "a/m", data)
+        parts = [{"digest": digest_of(data), "size": len(data)} for data in (b"GGUF", b"{}")]
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": {"mediaType": CONFIG, **parts[1]},
+            "layers": [{"mediaType": MODEL, **parts[0]}],
+            "annotations": {"x": "y" * (4 * MIB - 4096)},
+        }
+        answer = ask(own.url, "PUT", "/v2/a/m/manifests/t", json.dumps(manifest))
+        assert answer.status == 201, answer.body
+        readers = []
+        for _ in range(300):
+            reader = socket.socket()
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.connect(("127.0.0.1", int(own.url[17:])))
+            reader.sendall(head("GET", "/v2/a/m/manifests/t", own.url))
+            readers.append(reader)
+        time.sleep(1)
+        assert max(seconds_to_answer(own.url) for _ in range(5)) < 2
+        assert own.peak() < MOST
+        for reader in readers:
+            reader.close()
+
+
+def test_requests_that_never_end_hold_up_nobody(path: Path) -> None:
+    with own_depot(path) as own:
+        address = ("127.0.0.1", int(own.url[17:]))
+        begun = [socket.create_connection(address) for _ in range(workers.THREADS + 60)]
+        for connection in begun:
+            connection.sendall(b"G")
+        time.sleep(0.5)
+        assert max(seconds_to_answer(own.url) for _ in range(3)) < 4
+        for connection in begun:
+            connection.close()
+
+
+@pytest.mark.parametrize("line", [b"Content-Length\0: 5", b"X\x7f: 1", b"X y: 1", b": 1"])
+def test_names_of_headers_are_names(url: str, line: bytes) -> None:
+    with raw(url) as connection:
+        connection.sendall(head("GET", "/api/version", url)[:-2] + line + b"\r\n\r\n")
+        assert rest_of(connection).startswith(b"HTTP/1.1 400")
+
+
+def test_a_method_is_a_word(url: str) -> None:
+    with raw(url) as connection:
+        connection.sendall(head("G\0T", "/api/version", url))
+        assert rest_of(connection).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.skipif(NO_MEMORY_FIGURES, reason="memory is read from /proc")
 def test_silent_connections_and_stalled_writers_hold_up_nobody(path: Path) -> None:
     """More that say nothing than there are threads, and as many uploads as are taken that have stopped."""
     with own_depot(path) as own:
@@ -139,7 +194,7 @@ def test_silent_connections_and_stalled_writers_hold_up_nobody(path: Path) -> No
 
 
 def test_a_reader_that_stops_is_let_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "SILENCE_SECONDS", 1)
+    monkeypatch.setattr(gateway, "SILENCE_SECONDS", 1)
     target = shelve(path, 256 * MIB)
     with running(Depot(path)) as url, raw(url) as connection:
         connection.sendall(head("GET", target, url))

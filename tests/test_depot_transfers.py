@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import socket
 import threading
@@ -17,6 +19,7 @@ from depots import ask, make, own_depot, put
 from registries import docker_registry
 
 from modelpack import ModelsDir, NotFound, Ollama
+from modelpack.depot import transfers
 from modelpack.depot.app import Depot
 from modelpack.depot.serve import running
 from modelpack.words.blob import MIB
@@ -199,6 +202,56 @@ def _big(path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+@contextlib.contextmanager
+def silent_registry() -> Iterator[str]:
+    """It takes connections, and says nothing from the first byte on."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        yield f"127.0.0.1:{silent.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def begun(url: str, path: str, name: str) -> Iterator[http.client.HTTPResponse]:
+    """A transfer that was asked for, its first line read; at the end the client hangs up."""
+    with contextlib.closing(http.client.HTTPConnection(place(url), timeout=30)) as connection:
+        connection.request("POST", path, body=json.dumps({"model": name, "insecure": True}))
+        with connection.getresponse() as answer:
+            assert answer.status == 200
+            assert b"status" in answer.readline()
+            yield answer
+
+
+@pytest.mark.parametrize("verb", ["pull", "push"])
+def test_a_silent_registry_does_not_keep_it_from_ending(tmp_path: Path, verb: str) -> None:
+    with silent_registry() as server, contextlib.ExitStack() as stack:
+        with own_depot(tmp_path / "m") as depot:
+            name = f"{server}/ns/tiny:1"
+            make(depot.url, "tiny")
+            ask(depot.url, "POST", "/api/copy", {"source": "tiny", "destination": name})
+            answer = stack.enter_context(begun(depot.url, f"/api/{verb}", name))
+            time.sleep(0.5)  # by now it waits for the registry
+            since = time.monotonic()
+        assert time.monotonic() - since < 5
+        assert b"broken off" in answer.read().splitlines()[-1]
+
+
+def test_clients_that_hang_up_give_their_turns_back(two: TWO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They leave while it waits for the first byte of a registry that never says one."""
+    monkeypatch.setattr(transfers, "_ALIVE", 0.05)
+    with silent_registry() as server:
+        name = f"{server}/ns/tiny:1"
+        ask(two[0], "POST", "/api/copy", {"source": "tiny", "destination": name})
+        with contextlib.ExitStack() as stack:
+            for number in range(transfers.AT_ONCE):
+                stack.enter_context(begun(two[0], "/api/pull" if number % 2 else "/api/push", name))
+            asked = {"model": "127.0.0.1:9/a/b", "insecure": True}
+            assert ask(two[0], "POST", "/api/pull", asked).status == 503
+        until = time.monotonic() + 10
+        while (answer := ask(two[0], "POST", "/api/pull", asked)).status == 503:
+            assert time.monotonic() < until, "the turns are still taken"
+            time.sleep(0.05)
+        assert answer.status == 200
 
 
 def test_too_many_at_once(two: TWO) -> None:

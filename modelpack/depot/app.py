@@ -81,11 +81,16 @@ class Depot:
                 raise Usage("a bundle is served as it is: it cannot be --writable", where=self.path)
             return
         self._changes = Changes(shelf, self._models)
-        self._blobs = Blobs(self.path, self._changes.changing)
+        self._blobs = Blobs(shelf.store, self._changes.changing)
         self._pushes = Pushes(self._changes, self._blobs)
         self._transfers = Transfers(self._changes)
         if writable:
             self._blobs.sweep()
+
+    def stop(self) -> None:
+        """Break off its own pulls and pushes, which may wait for a silent registry; no more begin."""
+        if self.writable:
+            self._transfers.close()
 
     def close(self) -> None:
         """Remove what unfinished uploads have left."""

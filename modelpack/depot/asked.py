@@ -19,6 +19,7 @@ LARGEST = SMALL + MIB
 
 _PIECE = 64 * KIB
 _UNGUARDED = 64 * KIB
+_DEEPEST = 100  # more than any request needs, and far less than Python's stack bears
 _MOST_CONTAINERS = 100_000  # each takes 64 bytes or more of memory for two of the body
 _large_body = threading.Lock()
 _T = TypeVar("_T")
@@ -118,7 +119,18 @@ def _object(raw: bytearray) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise Says(400, f"json: cannot unmarshal {_kind(value)} into Go value of type an object")
+    _check_depth(value)
     return value
+
+
+def _check_depth(value: dict[str, Any]) -> None:
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        below = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [one for each in below for one in each if isinstance(one, dict | list)]
+        if not level:
+            return
+    raise Says(400, f"the request is nested more than {_DEEPEST} deep")
 
 
 def _no_constant(text: str) -> Any:

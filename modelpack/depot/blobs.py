@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from threading import BoundedSemaphore, Lock
 
 from modelpack.depot.asked import Says, Stream
@@ -18,6 +17,7 @@ from modelpack.hands import system
 from modelpack.hands.disk import Folder
 from modelpack.hands.hashing import Hashes, pour
 from modelpack.hands.scratch import SCRATCH, NewFile, Scratch, check_room
+from modelpack.stores.models_dir import ModelsDir
 from modelpack.words.blob import KIB, MIB
 from modelpack.words.digest import Digest
 
@@ -41,11 +41,11 @@ def has(shelf: Shelf, named: str) -> bool:
 
 
 class Blobs:
-    """The blobs of the models directory at *path*; *changing* is held while anything else is written."""
+    """The blobs of the models directory *store*; *changing* is held while anything else is written."""
 
-    def __init__(self, path: Path, changing: Lock) -> None:
-        self.path = path
-        self._changing = changing
+    def __init__(self, store: ModelsDir, changing: Lock) -> None:
+        self.path = store.path
+        self._store, self._changing = store, changing
 
     def take(self, named: str, body: Stream, length: int | None) -> None:
         """Store *body*, of *length* bytes where that is known, as the blob *named*.
@@ -61,8 +61,13 @@ class Blobs:
             digest = _pour(body, length, file)
             if str(digest) != named:
                 raise _mismatch(named, digest)
-            system.give(file.fd, like, directory=False)
-            file.appear(blobs, digest.file_name)
+            self.appear(file, blobs, like, digest)
+
+    def appear(self, file: NewFile, blobs: Folder, like: os.stat_result, digest: Digest) -> None:
+        """Give *file*, as `new_file` gave it, the name of *digest*, to which its bytes were hashed."""
+        system.give(file.fd, like, directory=False)
+        file.appear(blobs, digest.file_name)
+        self._store.vouch(digest, os.fstat(file.fd))  # after that: a rename changes the ctime
 
     @contextlib.contextmanager
     def new_file(self, size: int) -> Iterator[tuple[NewFile, Folder, os.stat_result]]:

@@ -1,6 +1,7 @@
 """What changes a models directory: copy, delete, install.
 
-Changes are made one at a time, under `changing`: no blob that a new manifest needs is taken away meanwhile.
+Changes are made one at a time, under `changing`. Loads into the directory, from this process or another, know
+nothing of that: while a manifest is written or a blob removed, the lock of `manifests/` is held as well.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Changes:
 
         Raises NotFound where a blob is missing or has another size.
         """
+        self.store.missing([Model(name, image)])  # what has to be hashed, is before anybody has to wait
         with self.changing:
             model = Model(self.directory.existing(name), image)
             missing = self.store.missing([model])
@@ -77,7 +79,7 @@ class Changes:
             if found is None:
                 raise Says(404, f"model '{text}' not found")
             with self.directory.folders(found[0].parts[:3]) as folders:
-                folders[0].lock()  # against a load into this directory from another process
+                folders[0].lock()
                 folders[-1].remove(found[0].tag)
                 for folder, above, part in reversed(
                     list(zip(folders[1:], folders, found[0].parts, strict=False))
@@ -86,23 +88,26 @@ class Changes:
                         break
                     above.remove(part)
                 folders[0].sync()
-                self.forget(found[1])
+            self.forget(found[1])
 
     def forget(self, image: Image) -> None:
         """Remove the blobs of *image*, whose name is gone, that nothing else names.
 
-        Where some manifest cannot be read, nobody knows what it names: then all blobs stay.
+        Where some manifest cannot be read, nobody knows what it names: then all blobs stay. To be called
+        under `changing`, and not under the lock of `manifests/`: that is taken here, so that no load names a
+        blob between the look and the removal.
         """
+        with contextlib.suppress(NotFound), self.directory.folders(()) as folders:
+            folders[0].lock()
+            self._forget(image)
+
+    def _forget(self, image: Image) -> None:
         used: set[Digest | None] = set()
         for found in self.store.scan():
             if isinstance(found, ModelpackError):
                 return
             used.update(_digests_of(image_of(found)))
-        with (
-            contextlib.suppress(NotFound),
-            Folder.at(self.directory.path) as root,
-            root.folder("blobs") as blobs,
-        ):
+        with Folder.at(self.directory.path) as root, root.folder("blobs") as blobs:
             for digest in _digests_of(image) - used:
                 blobs.remove(digest.file_name)
                 blobs.remove(str(digest))  # as very old Ollamas named it

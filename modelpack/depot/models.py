@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modelpack.depot.capabilities import Facts, listed
@@ -115,13 +115,14 @@ class Models:
             return read_gguf(reader, blob.size, where=self.shelf.blob_path(blob))
 
     def facts(self, blob: Blob) -> Facts | None:
-        """What the header of a GGUF tells; None where it is none."""
+        """What the header of a GGUF tells, without its chat template; None where it is none."""
         if blob.digest is None:
             return None
         found = self._facts.get(blob.digest)
         if found is None:
             try:
-                found = Facts.of(self.gguf(blob))
+                # A template may have MiBs, and of thousands of models that would stay: the list needs none.
+                found = replace(Facts.of(self.gguf(blob)), chat_template="")
             except ModelpackError:
                 return None
             if len(self._facts) >= _REMEMBERED:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from threading import BoundedSemaphore
 from urllib.parse import quote
 
 from werkzeug.wrappers import Request, Response
@@ -79,6 +80,7 @@ class Pulls:
     def __init__(self, shelf: Shelf, *, challenge: bool) -> None:
         self._shelf = shelf
         self._challenge = challenge
+        self._parsing = BoundedSemaphore(2)  # a manifest takes several times its 4 MiB while it is read
 
     def ping(self, _request: Request) -> Response:
         """`/v2/`: yes, this is a registry."""
@@ -97,6 +99,10 @@ class Pulls:
         return _marked(response, image.id)
 
     def _image(self, repository: str, reference: str) -> Image | None:
+        with self._parsing:
+            return self._parsed(repository, reference)
+
+    def _parsed(self, repository: str, reference: str) -> Image | None:
         if ":" not in reference:
             found = self._shelf.read(named(repository, reference))
             return found[1] if found is not None else None

@@ -44,6 +44,7 @@ def running(
         scheme = "http" if tls is None else "https"
         yield f"{scheme}://[{bound}]:{number}" if ":" in bound else f"{scheme}://{bound}:{number}"
     finally:
+        app.stop()
         server.stop()
         thread.join()
         app.close()
@@ -65,8 +66,8 @@ def serve(
     """Serve the models directory or bundle at *place* until SIGINT or SIGTERM, whose number is returned.
 
     The arguments between are those of `Depot` and `running`; *ready* is told the URL. To be called in the
-    main thread: signals come there. Uploads that are under way are broken off, and leave nothing. Raises what
-    `running` does.
+    main thread: signals come there. Uploads that are under way are broken off, and leave nothing; so are its
+    own pulls and pushes. Raises what `running` does.
     """
     _give_back_memory()
     _open_more_files()

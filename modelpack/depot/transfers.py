@@ -9,19 +9,19 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from modelpack.depot.asked import Says, says
 from modelpack.depot.changes import Changes
 from modelpack.documents.model import Model
-from modelpack.errors import ModelpackError, NotFound, Usage
+from modelpack.errors import ModelpackError, NotFound, Unreachable, Usage
+from modelpack.hands.call import Call, under
 from modelpack.hands.credentials import Credentials
 from modelpack.hands.registry import Registry
 from modelpack.stores import Afar, Reader, Source, Target
-from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.registry import RegistrySource, RegistryTarget
 from modelpack.verbs.plans import plan
 from modelpack.verbs.transfer import carry_out
@@ -36,6 +36,8 @@ _OFTEN, _ALIVE = 0.1, 5.0
 """Seconds between two lines about a blob, and between lines at all: a client that is gone shows by them."""
 
 Line = dict[str, Any]
+Tell = Callable[[Line], None]
+_T = TypeVar("_T")
 
 
 class Transfers:
@@ -44,22 +46,32 @@ class Transfers:
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
         self._free = threading.BoundedSemaphore(AT_ONCE)
+        self._calls: set[Call] = set()
+        self._lock = threading.Lock()
+        self._over = False
+
+    def close(self) -> None:
+        """Break off those that are under way, whatever they wait for; what begins later ends at once."""
+        with self._lock:
+            self._over = True
+            for call in self._calls:
+                call.close()
 
     def pull(self, text: str, *, insecure: bool) -> Iterator[Line]:
         """Bring the model *text* (`host/namespace/model:tag`) here; Ollama's lines, Says, or our errors."""
         name = self._changes.directory.existing(_named(text))
-        with self._turn(), _registry(name, insecure) as (client, place):
-            yield {"status": "pulling manifest"}
+        with self._turn() as call, _registry(name, insecure) as (client, place):
+            asking = {"status": "pulling manifest"}
+            yield asking
             source = RegistrySource(client, place)
             try:
-                (model,) = source.models()
+                (model,) = yield from _aside(call, lambda _tell: source.models(), asking)
             except ModelpackError as error:
                 words = "file does not exist" if isinstance(error, NotFound) else says(error).text
                 raise Says(500, f"pull model manifest: {words}", plain=False) from None
             model = replace(model, name=name)
             before = self._changes.before(name)
-            target = ModelsDir(self._changes.directory.path, replace=True)
-            yield from _moving("pulling", source, model, target)
+            yield from _moving(call, "pulling", source, model, self._changes.store)
             yield {"status": "verifying sha256 digest"}  # done as the bytes came
             yield {"status": "writing manifest"}
             if before is not None and before.raw != model.document.raw:
@@ -70,7 +82,7 @@ class Transfers:
     def push(self, text: str, *, insecure: bool) -> Iterator[Line]:
         """Send the model *text* of this depot to the registry that its name begins with."""
         name = _named(text)
-        with self._turn(), _registry(name, insecure) as (client, place):
+        with self._turn() as call, _registry(name, insecure) as (client, place):
             yield {"status": "retrieving manifest"}
             found = self._changes.store.read(name)
             if found is None:
@@ -78,17 +90,25 @@ class Transfers:
                 manifest = self._changes.directory.path.joinpath("manifests", *name.parts)
                 raise Says(500, f"open {manifest}: no such file or directory", plain=False)
             target = RegistryTarget(client, place.at(name, whole=True), replace=True)
-            yield from _moving("pushing", self._changes.store, Model(name, found[1]), target)
+            yield from _moving(call, "pushing", self._changes.store, Model(name, found[1]), target)
             yield {"status": "pushing manifest"}
             yield {"status": "success"}
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _turn(self) -> Iterator[Call]:
+        """A turn, and the call that all its requests belong to."""
         if not self._free.acquire(blocking=False):
             raise Says(503, f"{AT_ONCE} transfers are under way here: try again later")
+        call = Call()
         try:
-            yield
+            with self._lock:
+                self._calls.add(call)
+                if self._over:
+                    call.close()
+            yield call
         finally:
+            with self._lock:
+                self._calls.discard(call)
             self._free.release()
 
 
@@ -106,26 +126,40 @@ def _registry(name: Name, insecure: bool) -> Iterator[tuple[Registry, Reference]
         yield client, place
 
 
-def _moving(verb: str, source: Source, model: Model, target: Target) -> Iterator[Line]:
+def _moving(call: Call, verb: str, source: Source, model: Model, target: Target) -> Iterator[Line]:
     """Copy *model*, with lines about its blobs. Left early, the copy ends soon, and keeps what came."""
-    lines: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
-    ended, failed = threading.Event(), list[BaseException]()
-    watched = _Watched(source, verb, lines.put, ended)
-    todo = plan(watched, [model], target)
-    for blob in todo.present:
-        yield _line(verb, blob, blob.size)
 
-    def work() -> None:
+    def work(tell: Tell) -> None:
+        watched = _Watched(source, verb, tell, call)
+        todo = plan(watched, [model], target)
+        for blob in todo.present:
+            tell(_line(verb, blob, blob.size))
+        carry_out(todo, watched, target, watched.hear)
+
+    return _aside(call, work, {"status": f"{verb} manifest"})
+
+
+def _aside(call: Call, work: Callable[[Tell], _T], last: Line) -> Generator[Line, None, _T]:
+    """What *work* gives, done in a thread, and meanwhile the lines that it tells.
+
+    Whoever is silent has the *last* line again and again, for only by a line does it show that a client is
+    gone. Left early, *call*, to which all that *work* asks belongs, is broken off. Raises what *work* does,
+    and Unreachable where somebody else broke it off.
+    """
+    lines: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
+    found, failed = list[_T](), list[BaseException]()
+
+    def run() -> None:
         try:
-            carry_out(todo, watched, target, watched.hear)
+            with under(call):
+                found.append(work(lines.put))
         except BaseException as error:  # noqa: BLE001 - raised again by whoever reads the lines
             failed.append(error)
         finally:
             lines.put(None)
 
-    thread = threading.Thread(target=work, name="transfer", daemon=True)
+    thread = threading.Thread(target=run, name="transfer", daemon=True)
     thread.start()
-    last: Line = {"status": f"{verb} manifest"}
     try:
         while True:
             try:
@@ -136,11 +170,16 @@ def _moving(verb: str, source: Source, model: Model, target: Target) -> Iterator
                 break
             last = line
             yield line
+    except BaseException:
+        call.close()
+        raise
     finally:
-        ended.set()
         thread.join()
+    if failed and call.closed:
+        raise Unreachable("the transfer was broken off: the depot ends")
     if failed:
         raise failed[0]
+    return found[0]
 
 
 class _Left(Exception):
@@ -150,10 +189,8 @@ class _Left(Exception):
 class _Watched:
     """*source*, with a line now and then about each blob that is read."""
 
-    def __init__(
-        self, source: Source, verb: str, tell: Callable[[Line], None], ended: threading.Event
-    ) -> None:
-        self._source, self._verb, self._tell, self._ended = source, verb, tell, ended
+    def __init__(self, source: Source, verb: str, tell: Tell, call: Call) -> None:
+        self._source, self._verb, self._tell, self._call = source, verb, tell, call
 
     def models(self) -> Sequence[Model]:
         return self._source.models()
@@ -163,7 +200,7 @@ class _Watched:
 
     def hear(self, _step: Step | None = None) -> None:
         """A report: raises where nobody waits for the copy any more."""
-        if self._ended.is_set():
+        if self._call.closed:
             raise _Left
 
     def open(self, blob: Blob, offset: int = 0) -> AbstractContextManager[Reader]:

@@ -16,7 +16,6 @@ from threading import Lock
 
 from modelpack.depot.asked import Says, Stream
 from modelpack.depot.blobs import Blobs, receive
-from modelpack.hands import system
 from modelpack.hands.scratch import check_room
 from modelpack.words.digest import Digest
 
@@ -38,6 +37,7 @@ class Upload:
         self.gone = False
         self._hash = hashlib.sha256()
         self._stack = ExitStack()
+        self._depot = blobs
         self._file, self._blobs, self._like = self._stack.enter_context(blobs.new_file(0))
 
     def append(self, body: Stream, length: int | None) -> None:
@@ -64,8 +64,7 @@ class Upload:
         try:
             if self._hash.hexdigest() != digest.hex:
                 return False
-            system.give(self._file.fd, self._like, directory=False)
-            self._file.appear(self._blobs, digest.file_name)
+            self._depot.appear(self._file, self._blobs, self._like, digest)
             return True
         finally:
             self.close()

@@ -19,24 +19,26 @@ from typing import Any
 
 from cheroot.makefile import MakeFile, StreamReader
 from cheroot.server import DropUnderscoreHeaderReader, HTTPConnection, HTTPRequest
-from cheroot.wsgi import Gateway_10, Server
+from cheroot.wsgi import Server
 
 from modelpack.depot.bodies import ChunkedBody, SizedBody
-from modelpack.depot.sending import FileBody
+from modelpack.depot.gateway import LARGE_ONES, SILENCE_SECONDS, Gateway
 from modelpack.depot.workers import READERS, Workers
 from modelpack.words.blob import KIB, MIB
 
 HEADER_MOST = 64 * KIB
 HEADER_SECONDS = 30.0
 """From the first byte of a request to the end of its headers; as long again for a TLS handshake."""
-SILENCE_SECONDS = 30
-"""The longest time without a byte, both ways."""
 LINGER_MOST, LINGER_SECONDS = 256 * MIB, 10.0
 """How much of a refused body is still taken, and for how long, so that the client gets to read the answer."""
 CONNECTIONS = 1000
 """The most connections that may be open and silent."""
 
+HURRIED_SECONDS = 1.0
+"""The same, while most threads are busy: who begins a request and says no more must not stop the others."""
+
 _PIECE = 256 * KIB
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _LENGTH = re.compile(rb"[0-9]{1,18}", re.ASCII)
 _ONCE = (b"Content-Length", b"Host", b"Transfer-Encoding", b"Authorization", b"Origin")
 
@@ -61,6 +63,8 @@ class _Headers(DropUnderscoreHeaderReader):
 
     def _allow_header(self, key_name: bytes) -> bool:
         # Called for each header line, and for continuation lines with the key before: those fail here too.
+        if _TOKEN.fullmatch(key_name) is None:
+            raise ValueError("Malformed header name")
         if key_name in _ONCE:
             if key_name in self._seen:
                 raise ValueError(f"{key_name.decode('ascii')} comes twice")
@@ -75,11 +79,14 @@ class _Request(HTTPRequest):
         self.header_reader = _Headers()
 
     def parse_request(self) -> None:
-        self.conn.hurry(HEADER_SECONDS)
+        self.conn.hurry(HEADER_SECONDS if self.server.requests.spare else HURRIED_SECONDS)
         try:
             super().parse_request()
         finally:
             self.conn.hurry(None)
+        if self.ready and _TOKEN.fullmatch(self.method) is None:
+            self.ready = False
+            self.simple_response("400 Bad Request", "Malformed method.")
 
     def respond(self) -> None:
         if self.chunked_read:
@@ -197,34 +204,6 @@ class _Connection(HTTPConnection):
                 left -= count
 
 
-class _Gateway(Gateway_10):
-    def respond(self) -> None:
-        response = self.req.server.wsgi_app(self.env, self.start_response)
-        try:
-            if isinstance(response, FileBody):
-                self._send(response)
-            else:
-                for piece in filter(None, response):
-                    self.write(piece)
-        finally:
-            self.req.ensure_headers_sent()
-            if hasattr(response, "close"):
-                response.close()
-
-    def _send(self, body: FileBody) -> None:
-        server, connection = self.req.server, self.req.conn
-        if not server.readers.acquire(blocking=False):
-            self.req.status = b"503 Service Unavailable"
-            self.req.outheaders = [(b"Content-Length", b"0"), (b"Retry-After", b"5")]
-            return
-        try:
-            self.req.ensure_headers_sent()
-            body.send(connection.socket, SILENCE_SECONDS, lambda: server.ready)
-            connection.socket.settimeout(SILENCE_SECONDS)
-        finally:
-            server.readers.release()
-
-
 class DepotServer(Server):
     """A Cheroot server for one application; *told* hears what Cheroot would write to stderr.
 
@@ -254,9 +233,10 @@ class DepotServer(Server):
         )
         self._told = told
         self.tls = tls
-        self.gateway = _Gateway
+        self.gateway = Gateway
         self.requests = Workers(self)
         self.readers = BoundedSemaphore(READERS)
+        self.large = BoundedSemaphore(LARGE_ONES)
 
     def process_conn(self, conn: Any) -> None:
         """Have a thread work on *conn*, once something has come from it."""

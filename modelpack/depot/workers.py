@@ -46,6 +46,11 @@ class Workers(ThreadPool):
                     self._threads.append(worker)
         self._queue.put(obj)
 
+    @property
+    def spare(self) -> bool:
+        """Whether most of the threads that there may be are free."""
+        return len(self._threads) - max(self._free, 0) < THREADS // 4
+
     def _take(self) -> Any:
         with self._counting:
             self._free += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from modelpack.documents.image import Image
@@ -25,6 +25,9 @@ from modelpack.words.name import Name
 from modelpack.words.reader import Reader
 from modelpack.words.report import Moved, Report, silent
 
+_Mark = tuple[int, ...]
+_REMEMBERED = 4096  # blobs that were hashed
+
 
 class ModelsDir:
     """The models directory at *path*: a source, and a target that ends with the same bytes.
@@ -36,6 +39,8 @@ class ModelsDir:
     def __init__(self, path: Path, *, replace: bool = False) -> None:
         self.path = path
         self._replace = replace
+        self._right: dict[Digest, _Mark] = {}
+        """Blobs whose bytes were hashed, with the mark of their files then."""
 
     # --- source
 
@@ -136,25 +141,43 @@ class ModelsDir:
             self.refuse_taken(model, self.find(model.name))
         try:
             with Folder.at(self.path) as root, root.folder("blobs") as blobs:
-                there = [blob for blob in blobs_of(models) if _has(blobs, blob)]
+                there = {
+                    blob: mark for blob in blobs_of(models) if (mark := _mark_of(blobs, blob)) is not None
+                }
         except NotFound:
             return blobs_of(models)
         right = {blob.id for blob in there} - self._wrong(there)
         return [blob for blob in blobs_of(models) if blob.id not in right]
 
-    def _wrong(self, there: Sequence[Blob]) -> set[object]:
+    def vouch(self, digest: Digest, found: os.stat_result) -> None:
+        """The file *found* was hashed to *digest*: it is not read again while it stays as it is."""
+        self._remember(digest, _mark(found))
+
+    def _remember(self, digest: Digest, mark: _Mark) -> None:
+        if len(self._right) >= _REMEMBERED:
+            self._right.clear()
+        self._right[digest] = mark
+
+    def _wrong(self, there: Mapping[Blob, _Mark]) -> set[object]:
         """Those of *there* that no model here names, and whose bytes are others: nobody vouches for them."""
-        if not there:
+        unsure = [
+            (blob.digest, blob, mark)
+            for blob, mark in there.items()
+            if blob.digest is not None and self._right.get(blob.digest) != mark
+        ]
+        if not unsure:
             return set()
         named = {blob.digest for model in self.models() for blob in model.blobs}
         wrong: set[object] = set()
-        for blob in there:
-            if blob.digest not in named:
+        for digest, blob, mark in unsure:
+            if digest not in named:
                 try:
                     with self.open(blob) as reader:
                         check(blob, pour(reader, blob.size))
                 except Corrupt:
                     wrong.add(blob.id)
+                else:
+                    self._remember(digest, mark)  # its mark before that: what changed since is read anew
         return wrong
 
     def refuse_taken(self, model: Model, there: tuple[Name, bytes] | None) -> None:
@@ -264,5 +287,12 @@ class _Writing:
         )
 
 
-def _has(blobs: Folder, blob: Blob) -> bool:
-    return blob.digest is not None and lookup(blobs, blob.digest)[1] == blob.size
+def _mark_of(blobs: Folder, blob: Blob) -> _Mark | None:
+    """The mark of *blob*'s file, where it is here with its size."""
+    name, size = lookup(blobs, blob.digest) if blob.digest is not None else ("", None)
+    found = blobs.stat(name) if size == blob.size else None
+    return _mark(found) if found is not None else None
+
+
+def _mark(found: os.stat_result) -> _Mark:
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
