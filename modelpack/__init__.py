@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from modelpack.version import __version__
 
 if TYPE_CHECKING:
+    from modelpack import aio as aio
     from modelpack.documents.create import create_request as create_request
     from modelpack.documents.gguf import read_gguf as read_gguf
     from modelpack.documents.gguf_header import Gguf as Gguf
@@ -45,7 +46,10 @@ if TYPE_CHECKING:
     from modelpack.hands.answers import Listed as Listed
     from modelpack.hands.answers import Running as Running
     from modelpack.hands.answers import Shown as Shown
+    from modelpack.hands.answers import Tensor as Tensor
     from modelpack.hands.answers import Version as Version
+    from modelpack.hands.credentials import Credential as Credential
+    from modelpack.hands.credentials import Credentials as Credentials
     from modelpack.hands.ollama import Ollama as Ollama
     from modelpack.hands.ollama_events import Events as Events
     from modelpack.hands.registry import Registry as Registry
@@ -68,6 +72,7 @@ if TYPE_CHECKING:
     from modelpack.stores.server_create import ServerCreate as ServerCreate
     from modelpack.stores.wrappers import Joined as Joined
     from modelpack.verbs.create import create_model as create_model
+    from modelpack.verbs.discover import Discovered as Discovered
     from modelpack.verbs.discover import Discovery as Discovery
     from modelpack.verbs.discover import Found as Found
     from modelpack.verbs.discover import discover as discover
@@ -96,9 +101,11 @@ if TYPE_CHECKING:
     from modelpack.words.name import Name as Name
     from modelpack.words.reference import Reference as Reference
     from modelpack.words.report import Moved as Moved
+    from modelpack.words.report import Note as Note
     from modelpack.words.report import Report as Report
     from modelpack.words.report import Said as Said
     from modelpack.words.report import Stage as Stage
+    from modelpack.words.report import Step as Step
 
 _HOMES = {
     "documents.create": ("create_request",),
@@ -133,29 +140,32 @@ _HOMES = {
     "verbs.plans": ("Plan", "plan", "settle"),
     "verbs.transfer": ("copy",),
     "verbs.verify": ("Verdict", "verify"),
-    "hands.answers": ("Details", "Event", "Listed", "Running", "Shown", "Version"),
+    "hands.answers": ("Details", "Event", "Listed", "Running", "Shown", "Tensor", "Version"),
+    "hands.credentials": ("Credential", "Credentials"),
     "hands.ollama_events": ("Events",),
     "hands.registry": ("Registry",),
     "stores.registry": ("ArtifactTarget", "RegistrySource", "RegistryTarget"),
     "verbs.create": ("create_model",),
-    "verbs.discover": ("Discovery", "Found", "discover"),
+    "verbs.discover": ("Discovered", "Discovery", "Found", "discover"),
     "verbs.registries": ("Access",),
     "words.reference": ("Reference",),
     "words.blob": ("Blob",),
     "words.digest": ("Digest",),
     "words.name": ("Name",),
-    "words.report": ("Moved", "Report", "Said", "Stage"),
+    "words.report": ("Moved", "Note", "Report", "Said", "Stage", "Step"),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604 - all of them are strings
+__all__ = ["__version__", "aio", *sorted(_HOME)]  # noqa: PLE0604 - all of them are strings
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module 'modelpack' has no attribute {name!r}")
     import importlib
 
+    if name == "aio":
+        return importlib.import_module("modelpack.aio")
     return getattr(importlib.import_module(f"modelpack.{_HOME[name]}"), name)
 
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
-from modelpack.hands.answers import Listed, Running, Shown, Version
+from modelpack.hands.answers import Event, Listed, Running, Shown, Version
 from modelpack.hands.background import NAME, Background, Stream, ended, in_loop, within
 from modelpack.hands.call import Call
 from modelpack.hands.crew import Stopped
@@ -141,17 +141,55 @@ class Ollama:
         """As `modelpack.Ollama.create_from`; nothing is sent before it is awaited or iterated."""
         return Stream(self._background, lambda: self._client.create_from(request))
 
-    def create(self, model: str, **fields: Unpack[Fields]) -> Stream:
+    @overload
+    def create(self, model: str, *, stream: Literal[True] = ..., **fields: Unpack[Fields]) -> Stream:
+        """The events."""
+
+    @overload
+    def create(
+        self, model: str, *, stream: Literal[False], **fields: Unpack[Fields]
+    ) -> Coroutine[Any, Any, Event]:
+        """The one result."""
+
+    def create(
+        self, model: str, *, stream: bool = True, **fields: Unpack[Fields]
+    ) -> Stream | Coroutine[Any, Any, Event]:
         """As `modelpack.Ollama.create`; nothing is sent before it is awaited or iterated."""
-        return Stream(self._background, lambda: self._client.create(model, **fields))
+        if stream:
+            return Stream(self._background, lambda: self._client.create(model, **fields))
+        return self._background.run(lambda: self._client.create(model, stream=False, **fields))
 
-    def pull(self, model: str, *, insecure: bool = False) -> Stream:
+    @overload
+    def pull(self, model: str, *, insecure: bool = ..., stream: Literal[True] = ...) -> Stream:
+        """The events."""
+
+    @overload
+    def pull(self, model: str, *, insecure: bool = ..., stream: Literal[False]) -> Coroutine[Any, Any, Event]:
+        """The one result."""
+
+    def pull(
+        self, model: str, *, insecure: bool = False, stream: bool = True
+    ) -> Stream | Coroutine[Any, Any, Event]:
         """As `modelpack.Ollama.pull`; nothing is sent before it is awaited or iterated."""
-        return Stream(self._background, lambda: self._client.pull(model, insecure=insecure))
+        if stream:
+            return Stream(self._background, lambda: self._client.pull(model, insecure=insecure))
+        return self._background.run(lambda: self._client.pull(model, insecure=insecure, stream=False))
 
-    def push(self, model: str, *, insecure: bool = False) -> Stream:
+    @overload
+    def push(self, model: str, *, insecure: bool = ..., stream: Literal[True] = ...) -> Stream:
+        """The events."""
+
+    @overload
+    def push(self, model: str, *, insecure: bool = ..., stream: Literal[False]) -> Coroutine[Any, Any, Event]:
+        """The one result."""
+
+    def push(
+        self, model: str, *, insecure: bool = False, stream: bool = True
+    ) -> Stream | Coroutine[Any, Any, Event]:
         """As `modelpack.Ollama.push`; nothing is sent before it is awaited or iterated."""
-        return Stream(self._background, lambda: self._client.push(model, insecure=insecure))
+        if stream:
+            return Stream(self._background, lambda: self._client.push(model, insecure=insecure))
+        return self._background.run(lambda: self._client.push(model, insecure=insecure, stream=False))
 
     async def run(self, work: Callable[[_Client], _T]) -> _T:
         """What *work* does with the client that waits, in a thread: `await client.run(discover)`.

@@ -8,6 +8,8 @@ import gc
 import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -368,6 +370,48 @@ def test_a_copy_that_is_cancelled_leaves_no_model(tmp_path: Path) -> None:
     run(work())
     assert moved < 40 * MIB
     assert len(FolderBundle(tmp_path / "b").models()) == 1
+
+
+def test_results_that_are_not_streamed(tmp_path: Path) -> None:
+    """`stream=False` gives the one event, and is cancelled as other calls are."""
+    silent = Silent()
+
+    async def make(url: str) -> None:
+        async with aio.Ollama(url) as client:
+            digest = await client.upload_file(GGUF)
+            done = await client.create("m", files={GGUF.name: digest}, stream=False)
+            assert done.status == "success"
+            assert [each.name for each in await client.list()] == ["m:latest"]
+
+    async def move(base: str) -> None:
+        async with aio.Ollama(base) as client:
+            assert (await client.pull("m", stream=False)).status == "success"
+            assert (await client.push("m", insecure=True, stream=False)).status == "success"
+
+    async def leave(base: str) -> None:
+        async with aio.Ollama(base) as client:
+            task = asyncio.create_task(client.pull("m", stream=False))
+            await happens(silent.began)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await happens(silent.ended)
+
+    with own_depot(tmp_path / "models") as depot:
+        run(make(depot.url))
+    fake = FakeOllama()
+    fake.faults["POST "] = lambda at: say(at, 200, {"status": "success"})
+    with fake.running() as base:
+        run(move(base))
+    with talking(silent) as base:
+        run(leave(base))
+
+
+def test_import_modelpack_is_enough() -> None:
+    """`modelpack.aio` as the docs write it, and every type that the library hands out."""
+    names = "aio Discovered Tensor Credential Credentials Note Step"
+    code = f"import modelpack; [getattr(modelpack, name) for name in {names.split()}]; modelpack.aio.Ollama"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_bad_arguments_are_raised_where_they_are_awaited() -> None:

@@ -27,6 +27,7 @@ from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unreach
 from modelpack.hands import retry
 from modelpack.hands.answers import Details, Event, Listed, Running, Shown, Tensor, Version
 from modelpack.hands.call import Call, under
+from modelpack.hands.crew import Gone, in_parallel
 from modelpack.hands.ollama import Ollama
 from modelpack.hands.ollama_create import Fields, request_of
 from modelpack.hands.retry import LONGEST, TRIES, retry_after
@@ -289,6 +290,21 @@ def test_a_file_is_uploaded_once(tmp_path: Path) -> None:
     assert [method for method, _ in fake.asked] == ["HEAD", "POST", "HEAD", "HEAD", "POST"]
 
 
+def test_a_file_that_changes_while_it_is_sent(tmp_path: Path) -> None:
+    """Of the same size: the server calls it a mismatch, and we know whose fault it is."""
+    path = tmp_path / "a.gguf"
+    path.write_bytes(b"a" * 1000)
+    fake = FakeOllama()
+
+    def change(at: Any) -> None:
+        path.write_bytes(b"b" * 1000)
+        say(at, 404, None)
+
+    fake.faults["HEAD /api/blobs/"] = change
+    with fake.running() as base, pytest.raises(Corrupt, match="changed while it was sent"):
+        Ollama(base).upload_file(path)
+
+
 def test_a_depot_takes_all_of_it(tmp_path: Path) -> None:
     """Files, a Modelfile over them, from and not streamed, against modelpack's own server."""
     parsed = parse_modelfile(
@@ -365,6 +381,22 @@ def test_a_result_without_success(value: dict[str, Any]) -> None:
     fake.faults["POST "] = lambda at: say(at, 200, value)
     with fake.running() as base, pytest.raises(Unreachable, match="before it said success"):
         Ollama(base).pull("m", stream=False)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_an_error_in_a_200(streamed: bool) -> None:
+    """The server's own words, streamed or not; NotFound where they mean that."""
+    fake = FakeOllama()
+    said = {"error": "quota of this account is used up"}
+    fake.faults["POST "] = lambda at: say(at, 200, said)
+    with fake.running() as base, Ollama(base) as client:
+        pull = (lambda: client.pull("m").last()) if streamed else (lambda: client.pull("m", stream=False))
+        with pytest.raises(Refused, match="quota") as caught:
+            pull()
+        assert caught.value.words == said["error"]
+        said["error"] = "pull model manifest: file does not exist"
+        with pytest.raises(NotFound):
+            pull()
 
 
 def test_nothing_is_read_after_success() -> None:
@@ -451,6 +483,40 @@ def test_a_call_that_is_broken_off_leaves_others_alone() -> None:
 
 
 # --- retries
+
+
+def test_a_silent_server_does_not_hold_ctrl_c() -> None:
+    """Hands that wait for it are broken off after the first failure, unless the call is somebody else's."""
+    fake, waiting, go = FakeOllama(), threading.Event(), threading.Event()
+    broken: list[str] = []
+
+    def silent(_at: Any) -> None:
+        waiting.set()
+        go.wait(10)
+
+    def work(name: str, _gone: Gone) -> None:
+        if not name:
+            waiting.wait(10)
+            raise KeyboardInterrupt
+        try:
+            client.show(name)
+        except Unreachable as error:
+            broken.append(error.what)
+            raise
+
+    fake.faults["POST /api/show"] = silent
+    with fake.running() as base, Ollama(base) as client:
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            list(in_parallel(["m", ""], work, 2))
+        assert time.monotonic() - began < 2
+        assert broken == ["was broken off here"]
+        waiting.clear()
+        call = Call()
+        threading.Timer(1, go.set).start()
+        with under(call), pytest.raises(KeyboardInterrupt):
+            list(in_parallel(["m", ""], work, 2))
+        assert not call.closed
 
 
 class Moody:

@@ -245,6 +245,34 @@ def test_headers_that_cannot_be_sent() -> None:
     assert "Bearer" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("\xc9", "x"), ("X-Bad\r\nEvil", "x"), ("", "x"), ("X Y", "x"), ("X", " x"), ("X", "x ")],
+)
+def test_headers_that_are_none(name: str, value: str) -> None:
+    """Said of the header when the client is made, not of the address when it asks."""
+    with pytest.raises(Usage, match="header"):
+        Http("http://127.0.0.1:1", headers={name: value})
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_json_has_not(number: float) -> None:
+    """An error of ours, and nothing is sent."""
+    with pytest.raises(Usage, match="NaN"):
+        Http("http://127.0.0.1:1").ask("POST", "/x", data={"temperature": number})
+
+
+@pytest.mark.parametrize(
+    "nest", [b'{"a":' + b"[" * 900 + b"]" * 900 + b"}", b'{"a":' * 900 + b"1" + b"}" * 900]
+)
+def test_an_answer_without_a_bottom(nest: bytes) -> None:
+    """Refused before anything walks through it; as deep as real ones and deeper is fine."""
+    with talking(answering(ok(nest))) as base, pytest.raises(Refused, match="not JSON"):
+        Http(base).ask("GET", "/x").json()
+    with talking(answering(ok(b'{"a":' * 90 + b"1" + b"}" * 90))) as base:
+        assert Http(base).ask("GET", "/x").json()
+
+
 def test_a_missing_file_of_certificates() -> None:
     """It is looked for only where TLS is spoken."""
     with pytest.raises(NotFound):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from conftest import FIXTURES, FULL, SHARED, TINY, MemoryStore, needs_shared, no
 from gguf import GGUFReader
 from hypothesis import given
 from hypothesis import strategies as st
+from terminals import on_terminal
 
 from modelpack.cli.inspect import command
 from modelpack.cli.inspect_models import fitted
@@ -311,15 +313,19 @@ def test_a_damaged_text_is_said_and_the_others_are_printed(tmp_path: Path) -> No
     assert "is damaged" in done.stderr
 
 
-def test_escapes_in_a_modelfile_are_shown_and_said(tmp_path: Path) -> None:
+def test_a_modelfile_is_exact_but_on_a_terminal(tmp_path: Path) -> None:
+    """There, what it would obey is written as escapes, which is said."""
     store = MemoryStore()
-    store.image("m", TINY[0], (SYSTEM, "a\x1b[2J\u202eb\n\tc".encode()))
+    text = "a\x1b[2J\u202eb\r\n\tc"
+    store.image("m", TINY[0], (SYSTEM, text.encode()))
     models_dir(tmp_path, store)
-    done = run(tmp_path, "--modelfile")
-    assert "a\\x1b[2J\\u202eb\n\tc" in done.stdout
-    assert "--json" in done.stderr
-    exact = json.loads(run(tmp_path, "--modelfile", "--json").stdout)["modelfile"]
-    assert "a\x1b[2J\u202eb\n\tc" in exact
+    assert text.encode() in run(tmp_path, "--modelfile").stdout_bytes
+    assert text in json.loads(run(tmp_path, "--modelfile", "--json").stdout)["modelfile"]
+    shown, told = on_terminal(
+        [sys.executable, "-m", "modelpack", "inspect", str(tmp_path), "--modelfile", "-q"]
+    )
+    assert b"a\\x1b[2J\\u202eb\\r\r\n" in shown
+    assert b"escapes" in told
 
 
 # --- metadata

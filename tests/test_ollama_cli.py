@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from depots import FIXTURES, digest_of, make
 from servers import FakeOllama, say, stream
+from terminals import on_terminal
 
 from modelpack.cli.main import group
 from modelpack.cli.ollama_shared import when
@@ -29,6 +30,7 @@ from modelpack.hands.ollama import Ollama
 TINY = FIXTURES / "tiny-llama.gguf"
 A, B = ("sha256:" + letter * 64 for letter in "ab")
 ROOT = Path(__file__).parents[1]
+SHOW = [sys.executable, "-m", "modelpack", "ollama", "show", "odd", "--modelfile"]
 
 
 @pytest.fixture
@@ -165,6 +167,36 @@ def test_show_a_modelfile_that_create_takes(url: str, tmp_path: Path) -> None:
     assert ollama("show", "again", "--license").stdout == "MIT\nsecond\nthird\n"
 
 
+def test_a_modelfile_into_a_file_is_as_it_is(url: str, tmp_path: Path) -> None:
+    """What a terminal would hide is text of the model: a create from the file is the same model."""
+    system = "Be kind \u2764\ufe0f\tand\nbrief."
+    assert make(url, "odd", system=system).status == 200
+    with (tmp_path / "Modelfile").open("wb") as file:
+        subprocess.run(SHOW, stdout=file, check=True)
+    ollama("create", "again", "-f", tmp_path / "Modelfile")
+    with Ollama(url) as client:
+        assert client.show("again").system == client.show("odd").system == system
+
+
+def test_line_ends_of_a_modelfile_stay(fake: FakeOllama) -> None:
+    fake.faults["POST /api/show"] = lambda at: say(at, 200, {"modelfile": "FROM x\r\nSYSTEM \x1b[2J\n"})
+    assert ollama("show", "m", "--modelfile").stdout_bytes == b"FROM x\r\nSYSTEM \x1b[2J\n"
+
+
+def test_a_modelfile_on_a_terminal_is_harmless(fake: FakeOllama) -> None:
+    fake.faults["POST /api/show"] = lambda at: say(at, 200, {"modelfile": "SYSTEM \x1b[2J\u202e"})
+    shown, told = on_terminal(SHOW)
+    assert shown == b"SYSTEM \\x1b[2J\\u202e\r\n"
+    assert b"escapes" in told
+
+
+def test_lists_within_lists_are_cut(fake: FakeOllama) -> None:
+    info = {"a.deep": json.loads("[" * 90 + "]" * 90), "b.map": {"x": [1]}, "c.pairs": [[1, 2], [3]]}
+    fake.faults["POST /api/show"] = lambda at: say(at, 200, {"model_info": info})
+    rows = [line.split(maxsplit=1) for line in ollama("show", "m", "-v").stdout.splitlines()]
+    assert rows[-4:-1] == [["a.deep", "[[...]]"], ["b.map", "..."], ["c.pairs", "[[1, 2], [3]]"]]
+
+
 def test_show_the_whole_answer(url: str) -> None:
     with Ollama(url) as client:
         assert told("show", "tiny") == client.show("tiny").raw
@@ -185,7 +217,7 @@ def test_text_of_a_server_is_harmless(fake: FakeOllama) -> None:
             "tensors": [{"name": evil, "type": evil, "shape": [1]}],
         },
     )  # fmt: skip
-    for args in (["list"], ["ps"], ["version"], ["show", "m", "--verbose"], ["show", "m", "--modelfile"]):
+    for args in (["list"], ["ps"], ["version"], ["show", "m", "--verbose"]):
         done = ollama(*args)
         assert r"\x1b[31mred\u202e" in done.stdout
         assert not {"\x1b", "\u202e", "\x07"} & set(done.output)

@@ -414,7 +414,7 @@ def test_a_token_given_is_sent_as_it_is(fake: FakeRegistry) -> None:
 def test_later_is_waited_for(fake: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.add_image("ns/m/t", *TINY)
     slept: list[float] = []
-    monkeypatch.setattr(retry.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     answers = iter([(429, "7"), (503, "Mon, 01 Jan 2001 00:00:00 GMT"), (502, "soon")])
     fake.fault(
         "GET", "", lambda at: (each := next(answers, None)) and say(at, each[0], **{"Retry-After": each[1]})
@@ -1109,3 +1109,16 @@ def test_a_blob_that_is_not_there(fake: FakeRegistry) -> None:
         client(fake).open_blob("ns/m", Digest.of(b"nobody's"), 5)
     assert client(fake).blob_size("ns/m", Digest.of(b"nobody's")) is None
     assert client(fake).blob_size("ns/m", DIGEST) == len(DATA)
+
+
+def test_a_download_that_nobody_waits_for_ends(fake: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that is broken off while it pauses before the next try asks nothing more."""
+    monkeypatch.setattr(registry_wire, "PAUSE", 10)
+    call = Call()
+    fake.fault("GET", "/blobs/", lambda at: cut(at, DATA, 1000))
+    threading.Timer(0.3, call.close).start()
+    began = time.monotonic()
+    with under(call), pytest.raises(Unreachable):
+        read(fake)
+    assert time.monotonic() - began < 2
+    assert len(fake.asked) == 1

@@ -10,6 +10,7 @@ from modelpack.cli.inspect_models import model_lines, models_json, table_lines
 from modelpack.cli.options import expect_option, json_option, quiet_option, registry_options
 from modelpack.cli.progress import Progress
 from modelpack.cli.talk import bundle_lines, leave_by, result, result_json, warn
+from modelpack.cli.verbatim import verbatim
 from modelpack.documents.gguf_header import Gguf
 from modelpack.documents.model import Model
 from modelpack.errors import ModelpackError, Unsupported, Usage
@@ -114,11 +115,7 @@ def _modelfiles(source: Source, models: Sequence[Model], as_json: bool) -> None:
         found = [{"name": name, "modelfile": text} for name, text in texts.items()]
         result_json(found[0] if len(models) == 1 and found else found)
     else:
-        whole = "\n".join(texts.values())
-        shown = visible(whole, lines=True)
-        click.echo(shown, nl=False)
-        if shown != whole:
-            warn("Characters that a terminal would hide or obey are written as escapes; --json has them.")
+        verbatim("\n".join(texts.values()))
     leave_by(problems)
 
 

@@ -9,7 +9,8 @@ import click
 
 from modelpack.cli.ollama_shared import ModelType, connected, host_option
 from modelpack.cli.options import json_option
-from modelpack.cli.talk import result, result_json, warn
+from modelpack.cli.talk import result, result_json
+from modelpack.cli.verbatim import verbatim
 from modelpack.errors import Usage
 from modelpack.hands.answers import Shown
 from modelpack.words.text import visible
@@ -60,17 +61,10 @@ def command(
     if as_json:
         result_json({chosen[0]: getattr(shown, chosen[0])} if chosen else shown.raw)
     elif chosen:
-        _text(getattr(shown, chosen[0]) or "")
+        verbatim(getattr(shown, chosen[0]) or "")
     else:
         for title, rows in _sections(shown, verbose):
             _section(title, rows)
-
-
-def _text(text: str) -> None:
-    shown = visible(text, lines=True)
-    click.echo(shown, nl=bool(shown) and not shown.endswith("\n"))
-    if shown != text:
-        warn("Characters that a terminal would hide or obey are written as escapes; --json has them.")
 
 
 def _section(title: str, rows: Rows) -> None:
@@ -151,10 +145,12 @@ def _count(value: Any) -> str:
     return str(value)
 
 
-def _value(value: Any) -> str:
-    """A value of the metadata in one short line."""
+def _value(value: Any, depth: int = 2) -> str:
+    """A value of the metadata in one short line; of lists within lists as many as *depth*."""
+    if isinstance(value, dict) or (isinstance(value, list) and not depth):
+        return "..."
     if isinstance(value, list):
-        shown = ", ".join(_value(one) for one in value[:_ITEMS])
+        shown = ", ".join(_value(one, depth - 1) for one in value[:_ITEMS])
         return f"[{shown}, ..., {len(value)} in all]" if len(value) > _ITEMS else f"[{shown}]"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "-"}[value]

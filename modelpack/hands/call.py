@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -61,6 +62,15 @@ _CURRENT: ContextVar[Call | None] = ContextVar("modelpack_call", default=None)
 def current_call() -> Call | None:
     """The call that requests of this thread belong to."""
     return _CURRENT.get()
+
+
+def rest(seconds: float) -> bool:
+    """Sleep; False where the call of this thread was broken off before or meanwhile."""
+    call = current_call()
+    if call is not None:
+        return call.wait(seconds)
+    time.sleep(seconds)
+    return True
 
 
 @contextlib.contextmanager

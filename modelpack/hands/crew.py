@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from typing import TypeVar
 
-from modelpack.hands.call import current_call, under
+from modelpack.hands.call import Call, current_call, under
 from modelpack.words.reader import Reader
 
 _T = TypeVar("_T")
@@ -16,6 +16,8 @@ _R = TypeVar("_R")
 GRACE = 5.0
 """Seconds that hands get to put things down after a failure or Ctrl-C."""
 
+_NEXT_PIECE = 0.5  # of them, to notice by themselves
+
 Gone = Callable[[], bool]
 
 
@@ -23,10 +25,12 @@ def in_parallel(things: Sequence[_T], work: Callable[[_T, Gone], _R], hands: int
     """*work* on each of *things*, *hands* at a time; each with what came of it, as they end.
 
     The first failure is raised here, and the others stop: *work* is given a function that says so, to be
-    asked between pieces (see `Stoppable`).
+    asked between pieces (see `Stoppable`). Whoever waits for a silent server is broken off soon after, unless
+    requests of this thread belong to a call already: then whoever made that breaks it off.
     """
     stop = threading.Event()
-    call = current_call()  # what belongs to it here does so in the other threads, too
+    outer = current_call()  # what belongs to it here does so in the other threads, too
+    call = outer or Call()
 
     def done(thing: _T) -> _R:
         with under(call):
@@ -40,8 +44,12 @@ def in_parallel(things: Sequence[_T], work: Callable[[_T, Gone], _R], hands: int
     finally:  # nothing to stop where all went well
         stop.set()
         pool.shutdown(wait=False, cancel_futures=True)
-        # Whoever reads or writes notices at the next piece; whoever waits for a silent server may not.
-        wait([future for future in futures if not future.cancelled()], timeout=GRACE)
+        # Whoever reads or writes notices at the next piece, and can still tell the server that it gives up.
+        begun = [future for future in futures if not future.cancelled()]
+        if wait(begun, timeout=_NEXT_PIECE).not_done:
+            if outer is None:
+                call.close()
+            wait(begun, timeout=GRACE - _NEXT_PIECE)
 
 
 class Stopped(Exception):

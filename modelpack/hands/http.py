@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelpack.errors import NotFound, Refused, Unreachable, Usage
 from modelpack.hands.call import current_call
-from modelpack.hands.refusals import SHOWN, refusal
+from modelpack.hands.paced import Paced
+from modelpack.hands.refusals import SHOWN, refusal, secrets_in
 from modelpack.hands.retry import Busy, again
 from modelpack.hands.wire import ReaderFailed, Upload, failures, new_adapter, proxies_for, unreached
 from modelpack.version import __version__
 from modelpack.words.blob import KIB, MIB
+from modelpack.words.nested import is_deep
 from modelpack.words.reader import fill, read_at_most
 
 if TYPE_CHECKING:  # it costs most of the start-up time of a command that talks to nobody
@@ -29,6 +32,10 @@ _T = TypeVar("_T")
 
 ANSWER = 64 * MIB
 """The most bytes of an answer: `/api/show` with every token and tensor is the largest real one."""
+
+_LENGTH = re.compile(r"[0-9]{1,19}", re.ASCII)
+_MOST_CONTAINERS = 1_000_000
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name: RFC 9110, 5.6.2
 
 _WORDS = 64 * KIB  # of an error's body, to look for the server's own words
 
@@ -57,6 +64,10 @@ class Http:
         self._headers = {"User-Agent": f"modelpack/{__version__}", "Accept-Encoding": "identity"}
         self._headers |= dict(headers or {})
         for key, value in self._headers.items():
+            if not _TOKEN.fullmatch(key):
+                raise Usage(f"{key[:100]!r} is no name that a header can have")
+            if value != value.strip(" "):
+                raise Usage(f"the header {key!r} begins or ends with a space")
             if not (value.isascii() and value.isprintable()):  # the value may be a secret: it is not shown
                 raise Usage(f"the header {key!r} holds characters that no header can hold")
         self._timeouts = (connect_timeout, timeout)
@@ -85,7 +96,8 @@ class Http:
 
         *patient*: no time limit for the answer, as the server may be silent over long work. Statuses of 300
         and more that are not *fine* raise Refused; no answer raises Unreachable; an error of the body's own
-        reader comes through as it is.
+        reader comes through as it is. Raises Usage for what cannot be asked: an address that is none, NaN in
+        *data*.
         """
         import requests
 
@@ -95,6 +107,10 @@ class Http:
         try:
             request.prepare(method=method, url=where, headers={**self._headers, **(headers or {})}, json=data)
             adapter = self._opened()
+        except requests.exceptions.InvalidJSONError:
+            raise Usage(
+                "a number of the request is NaN or infinite, which JSON cannot hold", where=where
+            ) from None
         except ValueError:  # requests' InvalidURL is one, and what urllib says of a bad address
             raise Usage(f"{where[:200]!r} is not an address that can be asked") from None
         if body is not None:
@@ -115,7 +131,11 @@ class Http:
             raise body.failed from None
         except failures() as error:
             raise self.unreached(error) from None
-        answer = Answer(self, response, f"{method} {path}")
+        answer = Answer(self, response, f"{method} {path}", secrets_in(request.headers))
+        length = response.headers.get("Content-Length")
+        if length is not None and _LENGTH.fullmatch(length) is None:
+            answer.close()
+            raise Unreachable("what answers there does not speak HTTP: its length is none", where=where)
         if response.status_code >= 300 and response.status_code not in fine:
             with answer:
                 raise Busy.of(answer.refusal(), answer.headers)
@@ -168,8 +188,10 @@ class Http:
 class Answer:
     """An answer whose body is still to be read; to be closed, or used by `with`."""
 
-    def __init__(self, http: Http, response: requests.Response, asked: str) -> None:
-        self._http, self._response = http, response
+    def __init__(
+        self, http: Http, response: requests.Response, asked: str, secrets: Collection[str] = ()
+    ) -> None:
+        self._http, self._response, self._secrets = http, response, secrets
         self.asked = asked
         self.where = http.base
         self.status: int = response.status_code
@@ -195,13 +217,21 @@ class Answer:
             piece = raw.read1(len(into)) if hasattr(raw, "read1") else raw.read(min(len(into), 512))
         except failures() as error:
             raise self._http.unreached(error) from None
+        if len(piece) > len(into):
+            raise Unreachable("what answers there does not speak HTTP", where=self.where)
         into[: len(piece)] = piece
         return len(piece)
 
+    def masked(self, text: str) -> str:
+        """*text* of the other side's, without what was sent there to say who we are."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
     def read(self, limit: int = ANSWER) -> bytes:
-        """The whole body; raises Corrupt where it has more than *limit* bytes."""
+        """The whole body; Corrupt where it has more than *limit* bytes, Unreachable where it drips."""
         with self:
-            return read_at_most(self, limit, f"{self.where}: the answer to {self.asked}")
+            return read_at_most(Paced(self, self.where), limit, f"{self.where}: the answer to {self.asked}")
 
     def json(self, limit: int = ANSWER) -> dict[str, Any]:
         """The body as a JSON object; raises Refused where it is something else."""
@@ -209,11 +239,16 @@ class Answer:
 
     def lines(self, limit: int = MIB) -> Generator[dict[str, Any], None, None]:
         """The JSON objects of an NDJSON stream as they come; raises Refused for a line over *limit* bytes."""
-        line = bytearray()
+        line, blank = bytearray(), 0
         piece = memoryview(bytearray(64 * KIB))
         with self:
             while count := self.readinto(piece):
                 *ends, rest = bytes(piece[:count]).split(b"\n")
+                blank = 0 if any(ends) or rest else blank + count
+                if blank > limit:
+                    raise Refused(
+                        f"sends blank lines without end as its answer to {self.asked}", where=self.where
+                    )
                 for end in ends:
                     yield from self._line(line, end, limit)
                     line.clear()
@@ -240,19 +275,21 @@ class Answer:
             raw = raw[: fill(self, memoryview(raw))] if self.status >= 400 else bytearray()
         except Unreachable:
             raw.clear()
-        return refusal(self.asked, self.where, self.status, self.headers, bytes(raw))
+        text = self.masked(bytes(raw).decode("utf-8", "replace"))
+        return refusal(self.asked, self.where, self.status, self.headers, text.encode())
 
     def parse(self, raw: bytes) -> dict[str, Any]:
-        """*raw* as a JSON object; raises Refused where it is none."""
+        """*raw* as a JSON object; raises Refused where it is none, or nested so deep that it is an attack."""
         try:
-            value = json.loads(raw)
+            # Each takes many times its two bytes of memory; the largest real answer has thousands.
+            value = json.loads(raw) if raw.count(b"{") + raw.count(b"[") <= _MOST_CONTAINERS else None
         except (ValueError, RecursionError):
             value = None
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or is_deep(value):
             raise Refused(
                 f"answered {self.asked} with something that is not JSON: this is not Ollama's API",
                 where=self.where,
                 status=self.status,
-                words=raw[:SHOWN].decode("utf-8", "replace"),
+                words=self.masked(raw[:SHOWN].decode("utf-8", "replace")),
             )
         return value

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
-from modelpack.errors import ModelpackError, NotFound, Refused, Unreachable, Unsupported, Usage
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unreachable, Unsupported, Usage
 from modelpack.hands.answers import Event, Listed, Running, Shown, Version
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.crew import in_parallel
@@ -209,18 +209,20 @@ class Ollama:
     ) -> Digest:
         """Send the file at *path*, unless a blob of its name is there; its digest.
 
-        Hashes the file first where no *digest* is given. Raises Corrupt where the file changes meanwhile,
-        NotFound where there is none, and what `upload_blob` does.
+        Hashes the file first where no *digest* is given, and then raises Corrupt where the file changes
+        meanwhile. Raises NotFound where there is none, and what `upload_blob` does.
         """
         path = Path(path)
-        if digest is None:
-            with FileReader.at(path) as reader:
-                digest = pour(reader, reader.size, where=path).sha256
-            assert digest is not None  # noqa: S101 - it was asked for
-        if not self.has_blob(digest):
-            with FileReader.at(path) as reader:
-                self.upload_blob(digest, reader.size, reader, moved)
-        return digest
+        found = digest or _digest_of(path)
+        if not self.has_blob(found):
+            try:
+                with FileReader.at(path) as reader:
+                    self.upload_blob(found, reader.size, reader, moved)
+            except Refused as error:
+                if digest is None and error.status == 400 and _digest_of(path) != found:
+                    raise Corrupt("changed while it was sent", where=path) from None
+                raise
+        return found
 
     def create_from(self, request: Mapping[str, Any]) -> Events:
         """`POST /api/create` of a whole request, as `documents.create.create_request` makes it."""
@@ -280,3 +282,10 @@ class Ollama:
         if stream:
             return Events(self._http, path, {**data, "stream": True}, model)
         return result(self._http, path, data, model)
+
+
+def _digest_of(path: Path) -> Digest:
+    with FileReader.at(path) as reader:
+        digest = pour(reader, reader.size, where=path).sha256
+    assert digest is not None  # noqa: S101 - it was asked for
+    return digest

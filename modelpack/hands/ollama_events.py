@@ -15,7 +15,7 @@ from typing import Any, Self
 from modelpack.errors import ModelpackError, NotFound, Refused, Unreachable
 from modelpack.hands.answers import Event
 from modelpack.hands.call import Call, current_call, under
-from modelpack.hands.http import Http
+from modelpack.hands.http import Answer, Http
 
 _WORDS = 2000  # characters of an error line that are passed on
 _NOT_IN_REGISTRY = "pull model manifest: file does not exist"
@@ -67,14 +67,7 @@ class Events:
             raise Unreachable("was broken off here", where=self._where)
         if line is None:
             raise unfinished(self._asked, self._where)
-        if "error" in line:
-            status = line.get("status")
-            words = str(line["error"])[:_WORDS]
-            refused = Refused(
-                words, where=self._where, status=status if isinstance(status, int) else None, words=words
-            )
-            raise failure(refused, self._name)
-        return Event.read(line)
+        return _event(self._answer, line, self._name)
 
     def last(self) -> Event:
         """Read on to the end; the last event, `success`."""
@@ -112,12 +105,24 @@ def result(http: Http, path: str, data: Mapping[str, Any], name: str = "") -> Ev
     """The one result of a request that is not streamed; raises what `Events` would."""
     try:
         with http.ask("POST", path, data={**data, "stream": False}, patient=True) as answer:
-            event = Event.read(answer.json())
+            value = answer.json()
     except Refused as error:
         raise failure(error, name) from None
+    event = _event(answer, value, name)
     if event.status != "success":
         raise unfinished(f"POST {path}", http.base)
     return event
+
+
+def _event(answer: Answer, value: dict[str, Any], name: str) -> Event:
+    """*value* of *answer* as an event; raises the error that it tells of instead."""
+    if value.get("error") is None:
+        return Event.read(value)
+    status, words = value.get("status"), answer.masked(str(value["error"]))[:_WORDS]
+    refused = Refused(
+        words, where=answer.where, status=status if isinstance(status, int) else None, words=words
+    )
+    raise failure(refused, name)
 
 
 def failure(refused: Refused, name: str) -> ModelpackError:

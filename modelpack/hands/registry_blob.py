@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Self
 
 from modelpack.errors import Corrupt, NotFound, Refused, Unreachable
 from modelpack.hands import registry_wire
+from modelpack.hands.call import rest
 from modelpack.hands.http import Answer
 from modelpack.hands.registry_wire import REDIRECTS, Asks, header_number, pull
 from modelpack.words.blob import MIB
@@ -74,7 +74,8 @@ class BlobReader:
                 where=self._where,
                 advice=error.advice,
             )
-        time.sleep(registry_wire.PAUSE * 2 ** (self._tries - 1))
+        if not rest(registry_wire.PAUSE * 2 ** (self._tries - 1)):
+            raise error
 
     def _connect(self) -> Answer:
         here = self._registry.blob_address(self._repository, self._digest)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from modelpack.errors import Refused
-from modelpack.hands.call import current_call
+from modelpack.hands.call import rest
 from modelpack.hands.wire import Broke
 
 _T = TypeVar("_T")
@@ -65,7 +64,6 @@ def again(ask: Callable[[], _T]) -> _T:
     raised at once), and a connection that broke off. Not: a refused connection, an unknown host, time that
     ran out.
     """
-    call = current_call()
     for number in range(TRIES - 1):
         try:
             return ask()
@@ -76,8 +74,6 @@ def again(ask: Callable[[], _T]) -> _T:
                     raise
                 pause = max(pause, error.after)
             pause *= random.uniform(1.0, 1.2)  # noqa: S311 - so that many clients do not come at once
-            if call is None:
-                time.sleep(pause)
-            elif not call.wait(pause):
+            if not rest(pause):
                 raise
     return ask()

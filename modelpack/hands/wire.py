@@ -181,12 +181,15 @@ def new_adapter(pool: int) -> HTTPAdapter:
     from requests.adapters import HTTPAdapter
     from urllib3.connection import HTTPConnection, HTTPSConnection
 
+    from modelpack.hands.reply import Reply
+
     options = [*HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
     for name, value in _KEEPALIVE:
         if hasattr(socket, name):  # not every system has each of them
             options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
 
     class Plain(HTTPConnection):
+        response_class = Reply
         call: Call | None = None
 
         def connect(self) -> None:
@@ -198,6 +201,7 @@ def new_adapter(pool: int) -> HTTPAdapter:
             super().putrequest(*args, **more)
 
     class Secure(HTTPSConnection):
+        response_class = Reply
         call: Call | None = None
 
         def connect(self) -> None:

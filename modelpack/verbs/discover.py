@@ -12,7 +12,6 @@ from typing import Any
 
 from modelpack.errors import ModelpackError, Unreachable
 from modelpack.hands.answers import Listed, Shown
-from modelpack.hands.call import current_call, under
 from modelpack.hands.crew import Gone, in_parallel
 from modelpack.hands.ollama import Ollama
 from modelpack.words.digest import Digest
@@ -108,12 +107,10 @@ class Discovery:
     def _ask(self, models: list[Listed]) -> dict[str, ModelpackError]:
         """Remember what show says of *models*, each ID once; the errors by name."""
         problems: dict[str, ModelpackError] = {}
-        call = current_call()
 
         def show(one: Listed, _gone: Gone) -> _Told | ModelpackError:
             try:
-                with under(call):
-                    return _told(self._client.show(one.name))
+                return _told(self._client.show(one.name))
             except Unreachable:
                 raise
             except ModelpackError as error:
