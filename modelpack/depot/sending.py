@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 
 from modelpack.depot.bodies import too_slow
 from modelpack.hands.bytes import FileReader
-from modelpack.words.blob import KIB, MIB
+from modelpack.words.blob import KIB
 
-_AT_ONCE = 4 * MIB  # for one sendfile; it ends sooner, where the socket's buffer is full
+_AT_ONCE = 256 * KIB  # for one sendfile; of 4 MiB it is 0.78 of the rate of nginx, of this 1.03
 _PIECE = 256 * KIB
 _LOOK_SECONDS = 1.0  # how long a stop of the server may go unnoticed by whoever waits for a reader
 
