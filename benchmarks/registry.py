@@ -44,7 +44,12 @@ Depot = Callable[[Path], AbstractContextManager[tuple[str, "subprocess.Popen[str
 
 
 def registries(
-    bench: Table, big: Path, run: Callable[..., Callable[[], None]], modelpack: list[str], depot: Depot
+    bench: Table,
+    big: Path,
+    run: Callable[..., Callable[[], None]],
+    modelpack: list[str],
+    depot: Depot,
+    peak: Callable[..., float],
 ) -> None:
     """All rows; the depot's models are loaded first, through its directory."""
     models, tar = bench.folder / "r-models", bench.folder / "r.tar"
@@ -58,6 +63,12 @@ def registries(
         _pulling(bench, run, modelpack, place, fetched)
         _serving(bench, run, fetched, blob)
         _readers(bench, url, fetched, blob.stat().st_size, process.pid)
+        pulled = [*modelpack, "pack", f"oci://{place}/library/m", "--plain-http", "-o", bench.folder / "p"]
+        bench.row("peak memory of a pull (MiB)", peak(*pulled), 120, "<= 1", "M")
+        shutil.rmtree(bench.folder / "p")
+        pushed = [*modelpack, "load", tar, "--as", "second", "--to", f"oci://{place}/bench", "--plain-http"]
+        blob.unlink()  # so that it is sent
+        bench.row("peak memory of a push (MiB)", peak(*pushed), 120, "<= 1", "M")
     _pushing(bench, run, modelpack, depot, tar, big, digest)
     for path in (models, tar):
         shutil.rmtree(path) if path.is_dir() else path.unlink()

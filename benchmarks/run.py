@@ -360,7 +360,7 @@ def main() -> None:
         if bench.wants("inspect"):
             inspecting(bench)
         if bench.wants("registry"):
-            registries(bench, big, run, MODELPACK, depot)
+            registries(bench, big, run, MODELPACK, depot, peak)
         for path in (big, *several):
             path.unlink()
         shutil.rmtree(folder / "several", ignore_errors=True)
