@@ -18,6 +18,13 @@ from modelpack.words.name import Name
 BLOBS = "/usr/share/ollama/.ollama/models/blobs/sha256-"
 
 
+class _Quiet(ThreadingHTTPServer):
+    """Says nothing of clients that hang up."""
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
 @contextmanager
 def talking(talk: Callable[[socket.socket], None], times: int = 1) -> Iterator[str]:
     """A server that lets *talk* have each of its first *times* connections; gives its base URL."""
@@ -114,7 +121,7 @@ class FakeOllama:
 
             do_HEAD = do_POST = do_DELETE = do_GET  # noqa: N815
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = _Quiet(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import click
 
 from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Taken, Unsupported
-from modelpack.words.name import Name
 from modelpack.words.text import visible
 
 _T = TypeVar("_T")
@@ -60,6 +59,8 @@ def complain(error: ModelpackError | str) -> None:
 
 def complain_of(failed: Mapping[str, ModelpackError]) -> None:
     """Say of each model that failed what went wrong."""
+    from modelpack.words.name import Name  # here: every command pays for what this module imports
+
     for name, error in failed.items():
         error.where = error.where or str(Name.parse(name))
         complain(error)
