@@ -13,13 +13,13 @@ from typing import Any, Protocol, TypeVar
 
 from modelpack.errors import Local, ModelpackError, NotFound, Unreachable, Unsupported, Usage
 from modelpack.words.blob import KIB, MIB, SMALL
+from modelpack.words.nested import DEEPEST, is_deep
 
 LARGEST = SMALL + MIB
 """The most that a create request may have: as text, and as values, it takes several times that."""
 
 _PIECE = 64 * KIB
 _UNGUARDED = 64 * KIB
-_DEEPEST = 100  # more than any request needs, and far less than Python's stack bears
 _MOST_CONTAINERS = 100_000  # each takes 64 bytes or more of memory for two of the body
 _large_body = threading.Lock()
 _T = TypeVar("_T")
@@ -119,18 +119,9 @@ def _object(raw: bytearray) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise Says(400, f"json: cannot unmarshal {_kind(value)} into Go value of type an object")
-    _check_depth(value)
+    if is_deep(value):
+        raise Says(400, f"the request is nested more than {DEEPEST} deep")
     return value
-
-
-def _check_depth(value: dict[str, Any]) -> None:
-    level: list[Any] = [value]
-    for _ in range(_DEEPEST):
-        below = (each.values() if isinstance(each, dict) else each for each in level)
-        level = [one for each in below for one in each if isinstance(one, dict | list)]
-        if not level:
-            return
-    raise Says(400, f"the request is nested more than {_DEEPEST} deep")
 
 
 def _no_constant(text: str) -> Any:

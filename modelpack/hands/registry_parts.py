@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
 
 from modelpack.errors import Corrupt, ModelpackError
 from modelpack.hands import registry_wire
-from modelpack.hands.call import current_call
+from modelpack.hands.call import rest
 from modelpack.hands.http import Answer
 from modelpack.hands.retry import LONGEST, Busy
 from modelpack.words.digest import Digest
@@ -68,8 +67,5 @@ def pause(error: ModelpackError, tries: int) -> None:
         if error.after > LONGEST:
             raise error
         seconds = max(seconds, error.after)
-    call = current_call()
-    if call is None:
-        time.sleep(seconds)
-    elif not call.wait(seconds):
+    if not rest(seconds):
         raise error

@@ -15,14 +15,15 @@ from functools import cached_property
 from pathlib import Path
 
 from modelpack.documents.model import Model, blobs_of
-from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Unsupported
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unsupported
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.disk import Folder
 from modelpack.hands.hashing import read_small
-from modelpack.hands.scratch import Scratch, check_room
+from modelpack.hands.kept import keyed
+from modelpack.hands.scratch import SCRATCH, workshop
 from modelpack.stores import OneWay, Placed, Session, Source
 from modelpack.stores.plain_check import hashed, joined, looked
-from modelpack.stores.plain_home import SCRATCH, Home
+from modelpack.stores.plain_home import Home
 from modelpack.stores.plain_layout import FOLDER, MODELFILE
 from modelpack.stores.plain_record import DOCUMENTS, Record, open_at, read_record, torn
 from modelpack.stores.plain_seen import Seen
@@ -199,23 +200,13 @@ class PlainFolder:
     @contextlib.contextmanager
     def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:
         """Write: scratch files, then blobs by rename into documents/, then their names, model.json last."""
-        todo = sum(blob.size for blob in self.missing(models))
-        with contextlib.ExitStack() as stack:
-            root = stack.enter_context(Folder.at(self.path, create=True))
-            check_room(root, todo)
-
-            def again() -> Folder:
-                return stack.enter_context(root.folder(SCRATCH, create=True))
-
-            scratch = Scratch(again(), mode=0o666, again=again)
-            scratch.sweep()
+        todo = keyed(self.missing(models))
+        with Folder.at(self.path, create=True) as root, workshop(root, todo, mode=0o666) as scratch:
             homes = {home.model.name: home for home in self._homes(root, models)}
             writing = Writing(root, homes, scratch, self._seen, report)
             try:
                 yield writing
             finally:
-                with contextlib.suppress(Local, Refused):  # somebody else works in it
-                    root.remove(SCRATCH)
                 writing.tidy()
                 self.__dict__.pop("records", None)
 

@@ -11,6 +11,7 @@ from modelpack.documents.model import Model
 from modelpack.documents.modelfile_grammar import LIMIT
 from modelpack.errors import Corrupt, NotFound, Refused, Taken
 from modelpack.hands.disk import Folder
+from modelpack.hands.scratch import SCRATCH
 from modelpack.stores import Placed
 from modelpack.stores.plain_layout import (
     FOLDER,
@@ -36,7 +37,6 @@ from modelpack.words.blob import Blob
 from modelpack.words.digest import Digest
 from modelpack.words.filename import systems_own
 
-SCRATCH = ".modelpack"
 WAY = "plain"
 _ELSE = "Use --replace to have it replaced, or name another folder."
 
