@@ -8,7 +8,7 @@ from typing import Any
 
 from modelpack.documents.gojson import go_json, list_of, parse_object, size_of, text_of
 from modelpack.errors import Corrupt, Unsupported
-from modelpack.words.blob import CONFIG, MANIFEST, MODEL, Blob
+from modelpack.words.blob import CONFIG, MANIFEST, Blob
 from modelpack.words.digest import ZERO, Digest
 
 
@@ -75,11 +75,6 @@ class Image:
     def of_kind(self, *media_types: str) -> tuple[Blob, ...]:
         """The layers of these media types, in the manifest's order."""
         return tuple(layer for layer in self.layers if layer.media_type in media_types)
-
-    @property
-    def runnable(self) -> bool:
-        """Whether there are weights of its own (a cloud model has none)."""
-        return any(layer.media_type == MODEL for layer in self.layers)
 
     def settled(self, known: Mapping[object, Blob]) -> Image:
         """This image with what became known of its blobs; only a manifest composed here changes by it."""
