@@ -22,6 +22,7 @@ from modelpack.depot.create import check, create
 from modelpack.depot.golang import encode
 from modelpack.depot.guard import Guard
 from modelpack.depot.models import Models
+from modelpack.depot.pruning import prune
 from modelpack.depot.pushes import Pushes
 from modelpack.depot.registry import Pulls, refused
 from modelpack.depot.routes import ROUTES
@@ -86,6 +87,17 @@ class Depot:
         self._transfers = Transfers(self._changes)
         if writable:
             self._blobs.sweep()
+            self._prune(shelf)
+
+    def _prune(self, directory: Directory) -> None:
+        try:
+            removed = prune(directory)
+        except ModelpackError as error:  # it can be served all the same
+            self.tell(f"unused blobs were left where they are: {error}")
+        else:
+            if removed:
+                more = f" and {len(removed) - 3} more" if len(removed) > 3 else ""
+                self.tell(f"removed from blobs/, as no model names it: {', '.join(removed[:3])}{more}")
 
     def stop(self) -> None:
         """Break off its own pulls and pushes, which may wait for a silent registry; no more begin."""

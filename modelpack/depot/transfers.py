@@ -63,7 +63,7 @@ class Transfers:
         with self._turn() as call, _registry(name, insecure) as (client, place):
             asking = {"status": "pulling manifest"}
             yield asking
-            source = RegistrySource(client, place)
+            source = _Unnamed(client, place)
             try:
                 (model,) = yield from _aside(call, lambda _tell: source.models(), asking)
             except ModelpackError as error:
@@ -110,6 +110,15 @@ class Transfers:
             with self._lock:
                 self._calls.discard(call)
             self._free.release()
+
+
+class _Unnamed(RegistrySource):
+    """A model whose name is known: as Ollama does, nothing but its manifest is asked for."""
+
+    def models(self) -> Sequence[Model]:
+        """That model, called after its place."""
+        found = self.client.manifest(self.reference.repository, self.reference.which)
+        return (self._read(found, self.reference.name()),)
 
 
 def _named(text: str) -> Name:
