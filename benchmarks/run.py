@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from exact import exactly
+from hosts import hosts
 from inspect_dir import inspecting
 from registry import registries
 from sets import sets, shards
@@ -335,7 +337,9 @@ def main() -> None:
     parser.add_argument("--size", default="4GiB", type=parse_size)
     parser.add_argument("--runs", default=3, type=int)
     parser.add_argument("--dir", type=Path)
-    parser.add_argument("--only", help="hash, pack, verify, upload, sets, inspect, registry, start or memory")
+    parser.add_argument(
+        "--only", help="hash, pack, verify, upload, sets, inspect, registry, exact, hosts, start or memory"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.dir, prefix="modelpack-bench-") as name:
         folder = Path(name)
@@ -361,6 +365,10 @@ def main() -> None:
             inspecting(bench)
         if bench.wants("registry"):
             registries(bench, big, run, MODELPACK, depot, peak)
+        if bench.wants("exact"):
+            exactly(bench, big, run, MODELPACK, depot, peak, poured)
+        if bench.wants("hosts"):
+            hosts(bench, given.size, run, MODELPACK, depot, peak, make_gguf)
         for path in (big, *several):
             path.unlink()
         shutil.rmtree(folder / "several", ignore_errors=True)

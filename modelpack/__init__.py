@@ -20,14 +20,19 @@ from modelpack.version import __version__
 if TYPE_CHECKING:
     from modelpack import aio as aio
     from modelpack.documents.create import create_request as create_request
+    from modelpack.documents.difference import Difference as Difference
     from modelpack.documents.gguf import read_gguf as read_gguf
     from modelpack.documents.gguf_header import Gguf as Gguf
     from modelpack.documents.image import Image as Image
+    from modelpack.documents.inventory import Held as Held
+    from modelpack.documents.inventory import Inventory as Inventory
     from modelpack.documents.model import Model as Model
     from modelpack.documents.modelfile import Modelfile as Modelfile
     from modelpack.documents.modelfile import parse_modelfile as parse_modelfile
     from modelpack.documents.receipt import Receipt as Receipt
+    from modelpack.documents.receipt import Tried as Tried
     from modelpack.documents.recipe import Recipe as Recipe
+    from modelpack.documents.record import Record as Record
     from modelpack.errors import Corrupt as Corrupt
     from modelpack.errors import Different as Different
     from modelpack.errors import Local as Local
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
     from modelpack.hands.answers import Shown as Shown
     from modelpack.hands.answers import Tensor as Tensor
     from modelpack.hands.answers import Version as Version
+    from modelpack.hands.callback_address import Calling as Calling
     from modelpack.hands.credentials import Credential as Credential
     from modelpack.hands.credentials import Credentials as Credentials
     from modelpack.hands.ollama import Ollama as Ollama
@@ -69,13 +75,18 @@ if TYPE_CHECKING:
     from modelpack.stores.registry import ArtifactTarget as ArtifactTarget
     from modelpack.stores.registry import RegistrySource as RegistrySource
     from modelpack.stores.registry import RegistryTarget as RegistryTarget
+    from modelpack.stores.server import ServerSource as ServerSource
     from modelpack.stores.server_create import ServerCreate as ServerCreate
     from modelpack.stores.wrappers import Joined as Joined
+    from modelpack.verbs.check import Checked as Checked
+    from modelpack.verbs.check import check as check
     from modelpack.verbs.create import create_model as create_model
+    from modelpack.verbs.diff import diff as diff
     from modelpack.verbs.discover import Discovered as Discovered
     from modelpack.verbs.discover import Discovery as Discovery
     from modelpack.verbs.discover import Found as Found
     from modelpack.verbs.discover import discover as discover
+    from modelpack.verbs.findings import Finding as Finding
     from modelpack.verbs.gather import Gathered as Gathered
     from modelpack.verbs.gather import gather as gather
     from modelpack.verbs.hashes import Hashed as Hashed
@@ -83,6 +94,7 @@ if TYPE_CHECKING:
     from modelpack.verbs.inspect import Inspected as Inspected
     from modelpack.verbs.inspect import inspect as inspect
     from modelpack.verbs.installed import Installed as Installed
+    from modelpack.verbs.inventory import inventory as inventory
     from modelpack.verbs.locate import bundle_target as bundle_target
     from modelpack.verbs.locate import choose as choose
     from modelpack.verbs.locate import source as source
@@ -91,11 +103,18 @@ if TYPE_CHECKING:
     from modelpack.verbs.plans import Plan as Plan
     from modelpack.verbs.plans import plan as plan
     from modelpack.verbs.plans import settle as settle
+    from modelpack.verbs.preflight import preflight as preflight
     from modelpack.verbs.registries import Access as Access
+    from modelpack.verbs.repair import Mended as Mended
+    from modelpack.verbs.repair import Repaired as Repaired
+    from modelpack.verbs.repair import Spare as Spare
+    from modelpack.verbs.repair import repair as repair
     from modelpack.verbs.shared import shared as shared
     from modelpack.verbs.transfer import copy as copy
+    from modelpack.verbs.verdict import Remark as Remark
     from modelpack.verbs.verify import Verdict as Verdict
     from modelpack.verbs.verify import verify as verify
+    from modelpack.verbs.ways import Wish as Wish
     from modelpack.words.blob import Blob as Blob
     from modelpack.words.digest import Digest as Digest
     from modelpack.words.name import Name as Name
@@ -114,7 +133,7 @@ _HOMES = {
     "documents.image": ("Image",),
     "documents.model": ("Model",),
     "documents.modelfile": ("Modelfile", "parse_modelfile"),
-    "documents.receipt": ("Receipt",),
+    "documents.receipt": ("Receipt", "Tried"),
     "documents.recipe": ("Recipe",),
     "errors": (
         "Corrupt", "Different", "Local", "ModelpackError", "NotFound", "Partly", "Refused", "Taken",
@@ -148,6 +167,19 @@ _HOMES = {
     "verbs.create": ("create_model",),
     "verbs.discover": ("Discovered", "Discovery", "Found", "discover"),
     "verbs.registries": ("Access",),
+    "documents.difference": ("Difference",),
+    "documents.inventory": ("Held", "Inventory"),
+    "documents.record": ("Record",),
+    "hands.callback_address": ("Calling",),
+    "stores.server": ("ServerSource",),
+    "verbs.check": ("Checked", "check"),
+    "verbs.diff": ("diff",),
+    "verbs.findings": ("Finding",),
+    "verbs.inventory": ("inventory",),
+    "verbs.preflight": ("preflight",),
+    "verbs.repair": ("Mended", "Repaired", "Spare", "repair"),
+    "verbs.verdict": ("Remark",),
+    "verbs.ways": ("Wish",),
     "words.reference": ("Reference",),
     "words.blob": ("Blob",),
     "words.digest": ("Digest",),

@@ -6,6 +6,8 @@ import hashlib
 import json
 import socket
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +17,7 @@ from modelpack.documents.gojson import go_json
 from modelpack.documents.show import DEFAULT_TEMPLATE, modelfile_text, parameters_text
 from modelpack.words.name import Name
 
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 BLOBS = "/usr/share/ollama/.ollama/models/blobs/sha256-"
 
 
@@ -104,6 +107,8 @@ class FakeOllama:
         self.received = 0  # bytes of blobs
         self.faults: dict[str, Callable[[Any], None]] = {}
         self.before_create: Callable[[], None] = lambda: None
+        self.manifests: dict[str, bytes] = {}  # models that were pulled
+        self.taken_up: Callable[[bytes], bytes] = lambda raw: raw  # what a pull makes of a manifest
 
     @contextmanager
     def running(self) -> Iterator[str]:
@@ -150,7 +155,7 @@ class FakeOllama:
         if path == "/api/version":
             say(at, 200, self.version)
         elif path == "/api/tags":
-            say(at, 200, {"models": [self._listed(name) for name in self.models]})
+            say(at, 200, {"models": [self._listed(name) for name in {**self.models, **self.manifests}]})
         elif path == "/api/show":
             name = Name.parse(data["model"])
             found = next((each for each in self.models if Name.parse(each).folded == name.folded), None)
@@ -160,6 +165,14 @@ class FakeOllama:
                 say(at, 200, self._shown(found))
         elif path == "/api/create":
             self._create(at, data)
+        elif path == "/api/pull":
+            self._pull(at, data["model"])
+        elif path == "/api/copy":
+            self.manifests[full(data["destination"])] = self.manifests[full(data["source"])]
+            say(at, 200, None)
+        elif path == "/api/delete":
+            del self.manifests[full(data["model"])]
+            say(at, 200, None)
         else:
             say(at, 404, {"error": "no such route"})
 
@@ -195,8 +208,31 @@ class FakeOllama:
             self.models[old or full(data["model"])] = data
         stream(at, lines)
 
+    def _pull(self, at: Any, text: str) -> None:
+        name = Name.parse(text)
+        url = f"http://{name.host}/v2/{name.namespace}/{name.model}/manifests/{name.tag}"
+        try:
+            number = self.version["version"]
+            request = urllib.request.Request(url, headers={"User-Agent": f"ollama/{number} (amd64 linux)"})
+            with _DIRECT.open(request, timeout=10) as answer:
+                raw = self.taken_up(answer.read())
+        except urllib.error.HTTPError as error:
+            error.close()
+            stream(at, [{"error": "pull model manifest: file does not exist"}])
+            return
+        except OSError as error:
+            stream(at, [{"error": f"pull model manifest: Get {url}: {error}"}])
+            return
+        for layer in [*json.loads(raw)["layers"], json.loads(raw)["config"]]:
+            if layer["digest"] not in self.blobs:
+                stream(at, [{"error": "pull blob: file does not exist"}])
+                return
+        self.manifests[full(text)] = raw
+        stream(at, [{"status": "pulling manifest"}, {"status": "success"}])
+
     def _listed(self, name: str) -> dict[str, Any]:
-        digest = hashlib.sha256(json.dumps(self.models[name], sort_keys=True).encode()).hexdigest()
+        raw = self.manifests.get(name) or json.dumps(self.models[name], sort_keys=True).encode()
+        digest = hashlib.sha256(raw).hexdigest()
         details = {"format": "gguf", "families": ["llama"]}
         time = "2026-11-23T04:46:44Z"
         return {

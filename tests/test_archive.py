@@ -482,7 +482,7 @@ def test_what_a_newer_modelpack_wrote(tmp_path: Path) -> None:
     files = {"index.json": bundle_bytes(small())["index.json"]}
     for notes in (
         {"dev.ollama-modelpack.format": "2"},
-        {"dev.ollama-modelpack.format": "1", "dev.ollama-modelpack.needs": "delta"},
+        {"dev.ollama-modelpack.format": "1", "dev.ollama-modelpack.needs": "volumes"},
         {"dev.ollama-modelpack.needs": "delta, volumes"},
     ):
         for source in both(tmp_path, tar_of(with_index(files, annotations=notes))):

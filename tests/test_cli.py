@@ -491,7 +491,7 @@ def test_a_second_load_sends_no_blob(tiny: Path, depot: CountingProxy) -> None:
     """The counting proxy sees the weights go over once; the second load sends requests only."""
     first = modelpack("load", tiny, "--to", depot.url, "--json", cwd=tiny.parent)
     assert first.returncode == 0, first.stderr
-    assert json.loads(first.stdout)["models"][0]["way"] == "create"
+    assert json.loads(first.stdout)["models"][0]["way"] == "exact"
     assert depot.sent > TINY.stat().st_size
     depot.sent = 0
     second = modelpack("load", tiny, "--to", depot.url, "--json", cwd=tiny.parent)
@@ -501,10 +501,12 @@ def test_a_second_load_sends_no_blob(tiny: Path, depot: CountingProxy) -> None:
 
 
 def test_a_dry_run_to_a_server_shows_the_request(tiny: Path, depot: CountingProxy) -> None:
-    """What is there, what is not, how many bytes, and the create request; and nothing was sent."""
-    done = modelpack("load", tiny, "--to", depot.url, "--dry-run", "--json", cwd=tiny.parent)
+    """What is there, what is not, how many bytes, the way, and the create request; and nothing was sent."""
+    done = modelpack("load", tiny, "--to", depot.url, "--dry-run", "--create", "--json", cwd=tiny.parent)
     plan = json.loads(done.stdout)
     assert plan["create_requests"][0]["files"]
+    exact = json.loads(modelpack("plan", tiny, "--to", depot.url, "--json", cwd=tiny.parent).stdout)
+    assert (exact["create_requests"], exact["models"][0]["way"]) == ([], "exact")
     assert plan["bytes"] > TINY.stat().st_size
     assert depot.sent < 4096
     assert list((tiny.parent / "depot").rglob("sha256-*")) == []

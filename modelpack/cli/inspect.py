@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from modelpack.cli.inspect_models import model_lines, models_json, table_lines
-from modelpack.cli.options import expect_option, json_option, quiet_option, registry_options
+from modelpack.cli.options import callback_options, expect_option, json_option, quiet_option, registry_options
 from modelpack.cli.progress import Progress
-from modelpack.cli.talk import bundle_lines, leave_by, result, result_json, warn
+from modelpack.cli.talk import bundle_lines, counted, leave_by, result, result_json, warn
 from modelpack.cli.verbatim import verbatim
 from modelpack.documents.gguf_header import Gguf
 from modelpack.documents.model import Model
@@ -21,7 +22,10 @@ from modelpack.verbs.inspect import Inspected, inspect
 from modelpack.verbs.registries import Access
 from modelpack.words.digest import Digest
 from modelpack.words.report import Report
-from modelpack.words.text import visible
+from modelpack.words.text import size, visible
+
+if TYPE_CHECKING:
+    from modelpack.hands.callback import Calling
 
 
 @click.command(
@@ -39,6 +43,7 @@ Examples:
 @click.option(
     "--create-request", is_flag=True, help="Print the JSON body of POST /api/create for each model."
 )
+@callback_options
 @registry_options
 @expect_option
 @json_option
@@ -50,11 +55,12 @@ def command(
     modelfile: bool,
     create_request: bool,
     access: Access,
+    calling: Calling | None,
     expect: Digest | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Show what is in a models directory, a bundle, a Modelfile or a GGUF, or a model in a registry.
+    """Show what is in a models directory, a bundle, a Modelfile or a GGUF, in a registry or a server.
 
     Several models are listed with their sizes and what they share; a single one is shown in full: its
     layers, and what its GGUF says. LOCATOR#NAME picks one model.
@@ -63,7 +69,7 @@ def command(
         raise Usage("--metadata or --key, --modelfile and --create-request are asked for one at a time")
     with Progress(quiet=quiet) as progress:
         place = locate.Located.parse(locator)
-        source = locate.source(place.text, expect=expect, access=access)
+        source = locate.source(place.text, expect=expect, access=access, calling=calling)
         with blamed(place.text):
             found = inspect(source, [place.pick] if place.pick else [])
         if create_request:
@@ -137,6 +143,11 @@ def _show(place: str, source: Source, found: Inspected) -> None:
         result(f"{place}: a {found.kind}")
     for line in bundle_lines(place, found.fingerprint) if found.fingerprint is not None else ():
         result(line)
+    if delta := found.delta:
+        of = list(dict.fromkeys(str(one.name) for one in delta.blobs))
+        names = ", ".join(of[:3]) + (f" and {len(of) - 3} more" if len(of) > 3 else "")
+        count = counted(len(delta.blobs), "blob")
+        result(f"  a delta: it expects {count} ({size(delta.size)}) at the target, of {names}")
     lines = model_lines(source, found) if len(found.models) < 2 else table_lines(found)
     for line in lines:
         result(line)

@@ -164,6 +164,7 @@ def models_json(source: Source, found: Inspected) -> dict[str, Any]:
             }
             for one in sums.common
         ],
+        "expected": found.delta.to_json(),
         "size": sums.together,
         "alone": sums.alone,
         "problems": [

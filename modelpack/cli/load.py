@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace as changed
-from typing import Any
+from pathlib import Path
 
 import click
 
-from modelpack.cli.options import NameType, expect_option, json_option, quiet_option, registry_options
+from modelpack.cli.loading import Loading, loading_options
+from modelpack.cli.plan import show as show_plan
+from modelpack.cli.plan_shown import tell
 from modelpack.cli.progress import Progress
+from modelpack.cli.record_shown import states_shown, tried_shown, unproven_shown
 from modelpack.cli.talk import (
     asking,
-    bundle_lines,
+    complain,
     complain_of,
-    counted,
     failed_json,
     result,
     result_json,
@@ -24,14 +25,13 @@ from modelpack.cli.talk import (
 )
 from modelpack.cli.words import WAYS
 from modelpack.documents.receipt import Receipt
-from modelpack.errors import ModelpackError, Partly, Unsupported, Usage
-from modelpack.stores import Identified, OneWay, Source
-from modelpack.verbs import locate
-from modelpack.verbs.plans import Plan, plan
-from modelpack.verbs.registries import HTTPS, Access, is_registry, one_secret
-from modelpack.verbs.requests import create_request_of, makes_requests
+from modelpack.errors import ModelpackError, Partly, Usage
+from modelpack.stores import Target
+from modelpack.stores.wrappers import closed
+from modelpack.verbs.afterwards import Afterwards
+from modelpack.verbs.plans import Plan
+from modelpack.verbs.preflight import preflight, stop
 from modelpack.verbs.transfer import copy
-from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 from modelpack.words.text import size
 
@@ -40,34 +40,25 @@ from modelpack.words.text import size
     epilog="""\b
 Examples:
   modelpack load qwen3.tar
-  modelpack load qwen3.tar --to http://10.0.0.5:11434 --dry-run
+  modelpack load qwen3.tar --to http://10.0.0.5:11434 --receipt qwen3.json
   sudo modelpack load bundle/ --to /usr/share/ollama/.ollama/models
   ssh host cat qwen3.tar | modelpack load -"""
 )
-@click.argument("bundle")
-@click.argument("model", nargs=-1)
+@loading_options
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, as `modelpack plan`.")
+@click.option("--force", is_flag=True, help="Load in spite of warnings.")
+@click.option("--prove", is_flag=True, help="Read back and hash what was there before.")
+@click.option("--try", "try_", is_flag=True, help="Ask each model for one token.")
 @click.option(
-    "--to",
-    metavar="TARGET",
-    help="http://HOST[:PORT], a models directory, or oci://HOST[:PORT]/NAMESPACE; by default $OLLAMA_HOST.",
+    "--receipt", metavar="FILE", type=click.Path(path_type=Path), help="Write down what arrived, as JSON."
 )
-@click.option("--as", "name", type=NameType(), help="Another name for the model there.")
-@click.option("--replace", is_flag=True, help="Replace another model that has the name.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@click.option("--as-artifact", is_flag=True, help="To a registry: as modelpack's own artifacts, recipes too.")
-@registry_options
-@expect_option
-@json_option
-@quiet_option
 def command(
-    bundle: str,
-    model: tuple[str, ...],
-    to: str | None,
-    name: Name | None,
-    replace: bool,
+    ends: Loading,
     dry_run: bool,
-    access: Access,
-    expect: Digest | None,
+    force: bool,
+    prove: bool,
+    try_: bool,
+    receipt: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -75,107 +66,66 @@ def command(
 
     All models are loaded, or those named. Only blobs that are missing there are sent, straight from their
     place in the bundle; a model gets its name last. `-` reads the bundle from a pipe.
+
+    A server that can call this machine back ends with the same model, to the byte and the ID; any other makes
+    a model of the same meaning (create). Which way it goes is decided before the first byte, and said.
     """
-    place = locate.Located.parse(bundle)
-    afar = is_registry(place.text)
-    one_secret([place.text, to], access)
-    source = locate.source(place.text, expect=expect, access=access if afar else HTTPS)
-    by = HTTPS if afar and not is_registry(to or "") else access
-    chosen = locate.picked(source, [*model, *([place.pick] if place.pick else [])], bundle)
-    if name is not None:
-        if len(chosen) > 1:
-            raise Usage("--as needs a single model", advice="Name it: modelpack load BUNDLE MODEL --as NAME")
-        chosen = [changed(chosen[0], name=name)]
-    for line in bundle_lines(bundle, source.fingerprint) if isinstance(source, Identified) else ():
-        talk(line, quiet=quiet)
-    partly: Partly | None = None
-    with Progress(quiet=quiet) as progress:
-        if dry_run:
-            target = locate.target(to, source, replace=replace, access=by)
-            todo = plan(source, chosen, target, progress)
-            requests = _requests(source, todo) if makes_requests(target) else []
-        else:
-            try:
-                receipts = asking(
-                    lambda yes: copy(
-                        source, chosen, locate.target(to, source, replace=yes, access=by), progress
-                    ),
-                    replace,
-                    progress.rest,
-                )
-            except Partly as error:
-                partly = error
-                receipts = [one for one in error.done if isinstance(one, Receipt)]
     if dry_run:
-        _show_plan(todo, requests, as_json)
-        if todo.failed:
-            raise SystemExit(Partly.exit_code)
-    elif as_json:
-        result_json(
-            {
-                "fingerprint": _fingerprint(source),
-                "models": [one.to_json() for one in receipts],
-                "failed": failed_json(partly.failed) if partly else [],
-            }
-        )
-    else:
-        _show(receipts, partly.failed if partly else {}, quiet)
-    if partly is not None:
-        raise partly
+        if prove or try_ or receipt is not None:
+            raise Usage("--prove, --try and --receipt are of what was loaded: not with --dry-run")
+        show_plan(ends, as_json, quiet)
+        return
+    failed: Mapping[str, ModelpackError] = {}
+    partly: Partly | None = None
+    with Progress(quiet=quiet) as progress, closed(ends.source):
 
+        def work(replace: bool) -> tuple[list[Receipt], Afterwards]:
+            target = ends.target(replace=replace)
+            after = Afterwards(
+                target, receipt=receipt, proving=prove, trying=try_, bundle=ends.fingerprint,
+                access=ends.access, calling=ends.wish.calling if ends.wish is not None else None,
+            )  # fmt: skip
 
-def _fingerprint(source: Source) -> str | None:
-    return str(source.fingerprint) if isinstance(source, Identified) else None
+            def agree(todo: Plan) -> None:
+                progress.rest()
+                _agree(todo, ends, target, force=force, quiet=quiet)
 
+            try:
+                return copy(ends.source, ends.models, target, progress, agree=agree), after
+            except Partly as error:
+                nonlocal partly
+                partly = error
+                return [one for one in error.done if isinstance(one, Receipt)], after
 
-def _requests(source: Source, todo: Plan) -> list[dict[str, Any]]:
-    if isinstance(source, OneWay):
-        raise Unsupported(
-            "a pipe's small files come after the plan is made, so the create request cannot be shown",
-            advice="Use --dry-run on a file or a folder.",
-        )
-    return [create_request_of(source, one) for one in todo.models]
-
-
-def _show_plan(todo: Plan, requests: Sequence[dict[str, Any]], as_json: bool) -> None:
+        receipts, after = asking(work, ends.replace, progress.rest)
+        failed = partly.failed if partly is not None else {}
+        aftermath = after.finish(receipts, failed, progress)
     if as_json:
         result_json(
             {
-                "models": [
-                    {"name": one.name.full, "document": str(one.document.id), "there": placed is not None}
-                    for one, placed in zip(todo.models, todo.placed, strict=True)
-                ],
-                "missing": [{"digest": str(one.digest), "size": one.size} for one in todo.missing],
-                "present": [{"digest": str(one.digest), "size": one.size} for one in todo.present],
-                "bytes": todo.bytes,
-                "notes": list(todo.notes),
-                "failed": failed_json({model.name.full: error for model, error in todo.failed}),
-                "create_requests": list(requests),
+                "fingerprint": str(ends.fingerprint) if ends.fingerprint is not None else None,
+                "models": [one.to_json() for one in aftermath.receipts],
+                "failed": failed_json(failed),
+                "afterwards": {step: failed_json(errors) for step, errors in aftermath.failed.items()},
             }
         )
-        return
-    rows = [
-        [str(one.name), one.document.id.short, "is there already" if placed else "would be loaded"]
-        for one, placed in zip(todo.models, todo.placed, strict=True)
-    ]
-    rows += [[str(one.name), one.document.id.short, f"cannot: {why.what}"] for one, why in todo.failed]
-    for line in table(rows):
-        result(line)
-    blobs = [("send", blob) for blob in todo.missing] + [("there", blob) for blob in todo.present]
-    for line in table(
-        [
-            [word, one.kind, size(one.size), one.digest.file_name[:19] if one.digest else "?"]
-            for word, one in blobs
-        ],
-        "  ",
-    ):
-        result(line)
-    result(f"{size(todo.bytes)} to send")
-    for note in todo.notes:
-        warn(note)
-    for request in requests:
-        result("POST /api/create")
-        result_json(request)
+    else:
+        _show(aftermath.receipts, failed, quiet)
+    problems = [*([partly] if partly is not None else []), *aftermath.errors]
+    for problem in problems[1:]:
+        complain(problem)
+    if problems:
+        raise problems[0]
+
+
+def _agree(todo: Plan, ends: Loading, target: Target, *, force: bool, quiet: bool) -> None:
+    """Say which way models go, and what speaks against it; raises where that is too much."""
+    pending = [way for way, placed in zip(todo.ways, todo.placed, strict=False) if placed is None]
+    for way, why in dict.fromkeys(pending):
+        talk(f"{way}: {why}", quiet=quiet)
+    findings = preflight(todo, ends.source, target)
+    tell(findings, quiet=quiet)
+    stop(findings, force=force)
 
 
 def _moved(receipt: Receipt) -> str:
@@ -191,12 +141,12 @@ def _show(receipts: Sequence[Receipt], failed: Mapping[str, ModelpackError], qui
     for line in table(rows):
         result(line)
     complain_of(failed)
-    for way in dict.fromkeys(one.way for one in receipts):
+    for way in dict.fromkeys(one.way if one.same != "blobs" else "blobs" for one in receipts):
         talk(f"{way}: {WAYS.get(way, way)}", quiet=quiet)
-    by_name = {blob.id: blob for one in receipts if one.same_bytes and not one.there for blob in one.present}
-    if by_name:
-        count, bytes_there = len(by_name), size(sum(blob.size for blob in by_name.values()))
-        talk(f"{counted(count, 'blob')} ({bytes_there}) there before, by name and size alone", quiet=quiet)
+    for line in [*states_shown(receipts), *tried_shown(receipts)]:
+        talk(line, quiet=quiet)
+    for name, what in unproven_shown(receipts).items():
+        warn(f"{name}: {what}")
     for one in receipts:
         if one.note:
             warn(f"{one.name}: {one.note}")

@@ -18,7 +18,10 @@ from modelpack.cli.talk import complain
 from modelpack.errors import Local, ModelpackError, from_os
 from modelpack.version import __version__
 
-COMMANDS = ("pack", "load", "unpack", "inspect", "verify", "hash", "ollama", "serve", "completion")
+COMMANDS = (
+    "pack", "load", "plan", "unpack", "inspect", "verify", "repair", "check", "diff", "inventory", "hash",
+    "ollama", "serve", "completion",
+)  # fmt: skip
 INTERRUPTED = 130
 
 

@@ -91,6 +91,48 @@ def _read_secret(path: str) -> str:
         raise Usage("holds no credentials: it is not text", where=path) from None
 
 
+def callback_options(function: _F) -> _F:
+    """--callback, --listen and --no-listen, as one argument `calling`; None where none is given."""
+
+    @functools.wraps(function)
+    def command(*args: Any, callback: str | None, listen: str | None, no_listen: bool, **named: Any) -> Any:
+        calling = None
+        if callback or listen or no_listen:
+            from modelpack.hands.callback import Calling  # here: it brings a server along
+
+            calling = Calling(callback, listen, no_listen)
+        return function(*args, calling=calling, **named)
+
+    command = click.option("--no-listen", is_flag=True, help="Open no port: nothing is called back.")(command)
+    command = click.option(
+        "--listen", metavar="ADDR[:PORT]", help="What is bound here; by default where --callback leads."
+    )(command)
+    return click.option(  # type: ignore[return-value]
+        "--callback", metavar="HOST[:PORT]", help="Where the server finds this machine, to call back."
+    )(command)
+
+
+def way_options(function: _F) -> _F:
+    """--exact, --create and those of `callback_options`, as one argument `wish`; None where none is given."""
+
+    @functools.wraps(function)
+    def command(*args: Any, exact: bool, create: bool, calling: Any, **named: Any) -> Any:
+        wish = None
+        if exact or create or calling is not None:
+            from modelpack.hands.callback import Calling
+            from modelpack.verbs.ways import Wish
+
+            wish = Wish(exact, create, calling or Calling())
+        return function(*args, wish=wish, **named)
+
+    command = click.option("--create", is_flag=True, help="To a server: by its own create, whatever it can.")(
+        callback_options(command)
+    )
+    return click.option(  # type: ignore[return-value]
+        "--exact", is_flag=True, help="To a server: the same bytes and ID, or not at all."
+    )(command)
+
+
 def expect_option(function: _F) -> _F:
     """--expect."""
     return click.option(

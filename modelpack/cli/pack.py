@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
-from modelpack.cli.options import NameType, json_option, quiet_option, registry_options
+from modelpack.cli.options import NameType, callback_options, json_option, quiet_option, registry_options
 from modelpack.cli.progress import Progress
 from modelpack.cli.talk import asking, bundle_lines, complain, counted, result, result_json, table, talk, warn
 from modelpack.cli.words import REMARKS
 from modelpack.documents.config import QUANTIZATIONS
+from modelpack.documents.model import blobs_of
 from modelpack.documents.receipt import Receipt
 from modelpack.documents.recipe import Recipe
 from modelpack.errors import Partly, Usage
 from modelpack.stores import Identified
+from modelpack.stores.wrappers import closed
 from modelpack.verbs import locate
+from modelpack.verbs import since as delta
 from modelpack.verbs.gather import Gathered, gather
 from modelpack.verbs.installed import Installed
 from modelpack.verbs.registries import Access
+from modelpack.verbs.since import Left
 from modelpack.verbs.transfer import copy
 from modelpack.words.name import Name
 from modelpack.words.text import size
+
+if TYPE_CHECKING:
+    from modelpack.hands.callback import Calling
 
 
 @click.command(
@@ -41,8 +50,9 @@ Examples:
 @click.option(
     "--from",
     "from_",
-    metavar="DIR",
-    help="Where installed models are; by default $OLLAMA_MODELS, the Linux service's, the home's.",
+    metavar="DIR|URL",
+    help="Where installed models are: a directory, or a server. By default $OLLAMA_MODELS, the Linux "
+    "service's, the home's.",
 )
 @click.option(
     "--quantize",
@@ -50,7 +60,14 @@ Examples:
     metavar="TYPE",
     help=f"Let the server that it is loaded to quantize: {', '.join(QUANTIZATIONS)}.",
 )
+@click.option(
+    "--since",
+    multiple=True,
+    metavar="WHAT",
+    help="Leave out what an inventory, an earlier bundle or a receipt says is there. May be repeated.",
+)
 @click.option("--replace", is_flag=True, help="Replace another archive, or another model of that name.")
+@callback_options
 @registry_options
 @json_option
 @quiet_option
@@ -60,8 +77,10 @@ def command(
     name: Name | None,
     from_: str | None,
     quantize: str | None,
+    since: tuple[str, ...],
     replace: bool,
     access: Access,
+    calling: Calling | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -75,27 +94,49 @@ def command(
       an installed model (qwen3:8b), or a models directory
       a bundle, file or folder (BUNDLE#NAME: one of its models)
       a model in a registry (oci://HOST[:PORT]/NAMESPACE/MODEL[:TAG])
+      the models of a server (http://HOST:11434, http://HOST:11434#qwen3:8b)
 
     Every file is read once; hashes are computed on the way. An interrupted pack leaves nothing that looks
     like a bundle.
     """
     if as_json and output == "-":
         raise Usage("--json and -o - would both write to standard output")
+    afar = from_ is not None and locate.is_server(from_)
+    if from_ is not None and afar:
+        source = tuple(locate.at_server(from_, text) for text in source)
     with Progress(quiet=quiet) as progress:
+        look = Installed.here(None if afar else from_)
         found = gather(
             source,
-            look=Installed.here(from_),
+            look=look,
             name=name,
             quantize=quantize,
             access=access,
+            calling=calling,
             report=progress,
         )
         progress.rest()
         _tell(found, quiet)
+        with closed(found.source):
+            left = (
+                delta.since(since, found.source, found.models, look, progress)
+                if since
+                else Left(tuple(found.models))
+            )
+        progress.rest()
+        _tell_left(left, quiet)
+        if not left.models:
+            if as_json:
+                names = [model.name.full for model in left.there]
+                result_json(
+                    {"bundle": None, "fingerprint": None, "models": [], "there": names, "expects": []}
+                )
+            _complain_of_left_out(found, ())
+            return
         target, receipts = asking(
             lambda yes: (
-                kept := locate.bundle_target(output, replace=yes),
-                copy(found.source, found.models, kept, progress),
+                kept := locate.bundle_target(output, replace=yes, expects=left.expects),
+                copy(found.source, left.models, kept, progress),
             ),
             replace,
             progress.rest,
@@ -107,6 +148,8 @@ def command(
                 "bundle": output,
                 "fingerprint": str(fingerprint),
                 "models": [one.to_json() for one in receipts],
+                "there": [model.name.full for model in left.there],
+                "expects": left.expects.to_json(),
                 "left_out": [{"what": what, "why": str(why)} for what, why in found.left_out],
             }
         )
@@ -120,15 +163,21 @@ def command(
             say(line)
         if any(isinstance(one.model.document, Recipe) for one in receipts):
             talk("recipe: a server makes the model, and gives it an ID of its own", quiet=quiet)
-    if found.left_out:
-        for _, why in found.left_out:
-            complain(why)
-        count = len(found.left_out)
-        raise Partly(
-            f"{counted(count, 'model')} of the directory left out, {len(receipts)} packed",
-            failed=dict(found.left_out),
-            done=receipts,
-        )
+    _complain_of_left_out(found, receipts)
+
+
+def _complain_of_left_out(found: Gathered, receipts: Sequence[Receipt]) -> None:
+    """Raise Partly where models of a whole directory could not be had."""
+    if not found.left_out:
+        return
+    for _, why in found.left_out:
+        complain(why)
+    count = len(found.left_out)
+    raise Partly(
+        f"{counted(count, 'model')} of the directory left out, {len(receipts)} packed",
+        failed=dict(found.left_out),
+        done=receipts,
+    )
 
 
 def _tell(found: Gathered, quiet: bool) -> None:
@@ -140,6 +189,17 @@ def _tell(found: Gathered, quiet: bool) -> None:
             warn(f"{name}: {REMARKS[remark]}" if several else REMARKS[remark])
     for note in found.notes:
         warn(note)
+
+
+def _tell_left(left: Left, quiet: bool) -> None:
+    if left.there:
+        total = size(sum(blob.size for blob in blobs_of(left.there)))
+        talk(f"left out: {counted(len(left.there), 'model')} there already, {total}", quiet=quiet)
+    if not left.models:
+        talk("nothing to pack: all of it is there already; no bundle was written", quiet=quiet)
+    elif left.expects:
+        count, total = counted(len(left.expects.blobs), "blob"), size(left.expects.size)
+        talk(f"the bundle is a delta: it expects {count} ({total}) at the target", quiet=quiet)
 
 
 def _row(receipt: Receipt) -> list[str]:

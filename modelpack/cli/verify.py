@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import click
 
 from modelpack.cli.options import expect_option, json_option, quiet_option
@@ -9,9 +11,12 @@ from modelpack.cli.progress import Progress
 from modelpack.cli.talk import bundle_lines, counted, leave_by, result, result_json
 from modelpack.hands.hashing import blamed
 from modelpack.verbs import locate
+from modelpack.verbs.verdict import Remark
 from modelpack.verbs.verify import verify
 from modelpack.words.digest import Digest
 from modelpack.words.text import size
+
+_SHOWN = 5  # remarks of a kind
 
 
 @click.command(
@@ -30,7 +35,8 @@ def command(what: str, sha256: bool, expect: Digest | None, as_json: bool, quiet
     """Check that a bundle, a models directory, what `unpack` wrote or a GGUF is whole.
 
     Every problem is listed: structure first, then what is missing or has a wrong size, then the bytes of
-    every blob. It also says what it did not check.
+    every blob. Of a models directory it also tells what is odd and no damage: files that nobody needs, or
+    that Ollama stumbles over. It says what it did not check.
     """
     place = locate.Located.parse(what)
     with Progress(quiet=quiet) as progress:
@@ -50,6 +56,16 @@ def command(what: str, sha256: bool, expect: Digest | None, as_json: bool, quiet
                     {"kind": type(one).__name__, "what": one.what, "where": one.where, "advice": one.advice}
                     for one in verdict.problems
                 ],
+                "remarks": [
+                    {
+                        "kind": one.kind,
+                        "what": one.what,
+                        "where": one.where,
+                        "advice": one.advice,
+                        "bytes": one.size,
+                    }
+                    for one in verdict.remarks
+                ],
                 "unchecked": verdict.unchecked,
             }
         )
@@ -61,6 +77,24 @@ def command(what: str, sha256: bool, expect: Digest | None, as_json: bool, quiet
         if verdict.by:
             line += f", {size(verdict.bytes_read)} read and held against {' and '.join(sorted(verdict.by))}"
         result(line)
+        for line in remark_lines(verdict.remarks):
+            result(line)
         for sentence in verdict.unchecked:
             result(f"not checked: {sentence}")
     leave_by(verdict.problems)
+
+
+def remark_lines(remarks: Sequence[Remark]) -> Iterator[str]:
+    """*remarks* by their kind: a few of each, how many more there are, and what to do about them."""
+    kinds: dict[tuple[str, str], list[Remark]] = {}
+    for one in remarks:
+        kinds.setdefault((one.kind, one.advice), []).append(one)
+    for (kind, advice), some in kinds.items():
+        for one in some[:_SHOWN]:
+            yield f"{kind}: {one.where}: {one.what}"
+        if len(some) > _SHOWN:
+            total = sum(one.size for one in some)
+            together = f", {size(total)} together" if total else ""
+            yield f"{kind}: … {counted(len(some), 'file')} in all{together} (--json lists them)"
+        if advice:
+            yield f"  {advice}"

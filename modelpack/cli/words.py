@@ -18,6 +18,8 @@ REMARKS = {
 
 WAYS = {
     "create": "made by the server from what was sent: the same meaning, an ID of the server's own",
+    "exact": "the same bytes, the same ID",
+    "blobs": "exact, the same blobs; the manifest is this old server's own, and so is the ID",
     "directory": "the same bytes, the same ID",
     "archive": "the same bytes, the same ID",
     "folder": "the same bytes, the same ID",

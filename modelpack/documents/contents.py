@@ -6,16 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from modelpack.documents.expects import FILE_NAME, NOTHING, Expects
 from modelpack.documents.gojson import list_of, parse_object, size_of, text_of
 from modelpack.documents.image import Image
-from modelpack.documents.model import Model
+from modelpack.documents.model import Model, blobs_of
 from modelpack.documents.oci import (
     ALL_DOCUMENTS,
+    DELTA,
     FORMAT,
     IMAGE_TYPE,
     KNOWN_NEEDS,
     MODEL_TYPE,
     NOTE_BLAKE3,
+    NOTE_EXPECTS,
     NOTE_FORMAT,
     NOTE_NEEDS,
     NOTE_REF_NAME,
@@ -48,21 +51,31 @@ class Entry:
 
 @dataclass(frozen=True)
 class Index:
-    """An index.json: our entries, and what other tools put there."""
+    """An index.json: our entries, and what other tools put there; `expects` is that of expects.json."""
 
     raw: bytes
     entries: tuple[Entry, ...]
     foreign: tuple[dict[str, Any], ...]
+    expects: Digest | None = None
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a bundle's documents say. `sums` are the lines of SHA256SUMS, None where a tool dropped it."""
+    """What a bundle's documents say. `sums` are the lines of SHA256SUMS, None where a tool dropped it.
+
+    `delta` is what they say of blobs that the bundle does not hold, since the target has them.
+    """
 
     index: Index
     models: tuple[Model, ...]
     sums: Mapping[str, Digest] | None = None
     documents: Mapping[str, bytes] = field(default_factory=dict)
+    delta: Expects = NOTHING
+
+    @property
+    def expects(self) -> frozenset[Digest]:
+        """The blobs that the bundle does not hold and expects at the target."""
+        return self.delta.digests
 
     @property
     def fingerprint(self) -> Digest:
@@ -90,13 +103,14 @@ def parse_index(raw: bytes, where: object) -> Index:
         raise Unsupported(
             f"is a bundle of format {form[:20]!r}", where=here, advice="A newer modelpack reads it."
         )
-    unknown = sorted({need.strip() for need in notes.get(NOTE_NEEDS, "").split(",")} - {""} - KNOWN_NEEDS)
-    if unknown:
+    needs = {need.strip() for need in notes.get(NOTE_NEEDS, "").split(",")} - {""}
+    if unknown := sorted(needs - KNOWN_NEEDS):
         raise Unsupported(
             f"asks for a reader that knows {', '.join(unknown)[:200]!r}",
             where=here,
             advice="A newer modelpack reads it.",
         )
+    expects = Digest.parse(notes.get(NOTE_EXPECTS), here) if DELTA in needs else None
     entries: list[Entry] = []
     foreign: list[dict[str, Any]] = []
     seen: set[str] = set()
@@ -118,7 +132,7 @@ def parse_index(raw: bytes, where: object) -> Index:
             raise Corrupt(f"names {parsed} twice", where=here)
         seen.add(parsed.folded)
         entries.append(Entry(parsed, Digest.parse(item.get("digest"), here), size_of(item, here), item))
-    return Index(raw, tuple(entries), tuple(foreign))
+    return Index(raw, tuple(entries), tuple(foreign), expects)
 
 
 def parse_manifest(raw: bytes, where: object) -> tuple[Blob, tuple[Blob, ...]] | None:
@@ -155,6 +169,7 @@ def read_contents(read: Read, where: object, expect: Digest | None = None) -> Co
     expected(raw, expect, where)
     sums = read_sums(read, raw, where)
     index = parse_index(raw, where)
+    delta = _read_expects(read, index.expects, where) if index.expects is not None else NOTHING
     documents: dict[str, bytes] = {}
     models: list[Model] = []
     foreign = list(index.foreign)
@@ -169,7 +184,29 @@ def read_contents(read: Read, where: object, expect: Digest | None = None) -> Co
         document = _checked(read, described.digest, described.size, where, documents)
         models.append(Model(entry.name, _document(described, document, layers, place)))
         entries.append(entry)
-    return Contents(Index(raw, tuple(entries), tuple(foreign)), tuple(models), sums, documents)
+    if delta.only(blobs_of(models)) != delta:
+        raise Corrupt(f"{FILE_NAME} expects blobs that no model of the bundle names", where=where)
+    index = Index(raw, tuple(entries), tuple(foreign), index.expects)
+    return Contents(index, tuple(models), sums, documents, delta)
+
+
+def _read_expects(read: Read, digest: Digest, where: object) -> Expects:
+    """The expects.json that index.json means by *digest*: a pack that was killed may have left it as .new."""
+    there = False
+    for path in (FILE_NAME, f"{FILE_NAME}.new"):
+        try:
+            raw = read(path, SMALL)
+        except NotFound:
+            continue
+        there = True
+        if Digest.of(raw) == digest:
+            return Expects.parse(raw, f"{where}: {path}")
+    raise Corrupt(
+        f"{FILE_NAME} is {'damaged' if there else 'missing'}: what the bundle expects at the target is not "
+        "known",
+        where=where,
+        advice="Copy the bundle again, or use another copy.",
+    )
 
 
 def read_sums(read: Read, index: bytes, where: object) -> Mapping[str, Digest] | None:

@@ -72,6 +72,27 @@ class Image:
             seen.setdefault(blob.id, blob)
         return tuple(seen.values())
 
+    def marshalled(self) -> bytes:
+        """The manifest as an Ollama before 0.19 writes it when it pulls: decoded, and `json.Marshal` of that.
+
+        Other keys are lost, and a newline at the end (server/manifest.go, layer.go of v0.12). The same bytes
+        for a manifest that is in that form already, as pulled ones and those of `compose` are.
+        """
+        value = parse_object(self.raw, "")
+
+        def layer(of: Mapping[str, Any]) -> dict[str, Any]:
+            known = {"mediaType": of.get("mediaType", ""), "digest": of.get("digest"), "size": of.get("size")}
+            return known | ({"from": of["from"]} if of.get("from") else {})
+
+        return go_json(
+            {
+                "schemaVersion": value.get("schemaVersion"),
+                "mediaType": value.get("mediaType", ""),
+                "config": layer(value["config"]),
+                "layers": [layer(each) for each in value["layers"]] if value.get("layers") else None,
+            }
+        )
+
     def of_kind(self, *media_types: str) -> tuple[Blob, ...]:
         """The layers of these media types, in the manifest's order."""
         return tuple(layer for layer in self.layers if layer.media_type in media_types)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelpack.documents.expects import FILE_NAME, NOTHING, Expects
 from modelpack.documents.gojson import canonical_json
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model, blobs_of
@@ -19,7 +20,9 @@ from modelpack.words.digest import ZERO, ZERO_BLAKE3, Digest
 from modelpack.words.name import Name
 
 FORMAT = "1"
-KNOWN_NEEDS: frozenset[str] = frozenset()
+DELTA = "delta"
+"""The need of a bundle that expects blobs at the target: it does not hold all that its models name."""
+KNOWN_NEEDS: frozenset[str] = frozenset({DELTA})
 MOST_MEMBERS = 90_000
 """The most blobs and documents in a bundle; readers of tars stop at 100,000 headers."""
 ALL_DOCUMENTS = 64 * MIB
@@ -37,6 +40,8 @@ NOTE_SHARDS = "dev.ollama-modelpack.shards"
 """On a GGUF that was merged: the SHA-256s of its shards, in order, with commas between."""
 NOTE_FORMAT = "dev.ollama-modelpack.format"
 NOTE_NEEDS = "dev.ollama-modelpack.needs"
+NOTE_EXPECTS = "dev.ollama-modelpack.expects"
+"""On the index of a delta: the SHA-256 of its expects.json, so that the fingerprint covers that, too."""
 
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 README = """\
@@ -100,12 +105,16 @@ class Bundle:
         )
 
 
-def bundle(models: Sequence[Model], foreign: Sequence[dict[str, Any]] = ()) -> Bundle:
+def bundle(
+    models: Sequence[Model], foreign: Sequence[dict[str, Any]] = (), expects: Expects = NOTHING
+) -> Bundle:
     """The files of a bundle of *models*, *foreign* index entries left as they are.
 
     Nothing in them depends on clock, user or host. Hashes that are not known yet stand as zeros: every length
-    is final. Raises Refused where two models have one name, or the documents are too large.
+    is final. The blobs of *models* that it *expects* at the target are no files of it. Raises Refused where
+    two models have one name, or the documents are too large.
     """
+    expects = expects.only(blobs_of(models))
     documents: dict[str, bytes] = {}
     entries: list[dict[str, Any]] = []
     names: set[str] = set()
@@ -113,7 +122,7 @@ def bundle(models: Sequence[Model], foreign: Sequence[dict[str, Any]] = ()) -> B
         if model.name.folded in names:
             raise Refused(f"two models have the name {model.name}; Ollama compares without case")
         names.add(model.name.folded)
-        manifest = _manifest(model)
+        manifest = _manifest(model, expects)
         document = model.document
         # Manifests of zeros may look the same while their blobs are unread: those keep them apart.
         mark = "".join(f"?{blob.id}" for blob in model.blobs if blob.digest is None)
@@ -122,24 +131,33 @@ def bundle(models: Sequence[Model], foreign: Sequence[dict[str, Any]] = ()) -> B
         entries.append(_entry(model.name, manifest))
     index = canonical_json(
         {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*foreign, *entries],
-         "annotations": {NOTE_FORMAT: FORMAT, NOTE_NEEDS: ""}}
+         "annotations": {NOTE_FORMAT: FORMAT, **_needs(expects)}}
     )  # fmt: skip
     if sum(map(len, documents.values())) + len(index) > ALL_DOCUMENTS or len(index) > SMALL:
         raise Refused("the documents of so many models are too large for one bundle", advice="Pack fewer.")
     for raw in documents.values():
         if len(raw) > SMALL:
             raise Refused("a model's document is larger than 4 MiB: no reader of bundles takes it")
-    blobs = [Member(blob_path(blob.digest), blob) for blob in blobs_of(models)]
+    if len(expects.raw()) > SMALL:
+        raise Refused("so many blobs are too many to expect at the target", advice="Pack fewer models.")
+    blobs = [Member(blob_path(blob.digest), blob) for blob in blobs_of(models) if blob not in expects]
     for both in documents.keys() & {blob.path for blob in blobs}:
         raise Refused(f"{both} is a blob of one model and a document of another", advice="Pack them apart.")
     if len(blobs) + len(documents) > MOST_MEMBERS:
         raise Refused(f"{len(blobs)} blobs are too many for one bundle", advice="Pack fewer.")
     covered = [
-        Member("oci-layout", LAYOUT_FILE), Member("index.json", index), Member("README.txt", README),
+        Member("oci-layout", LAYOUT_FILE), Member("index.json", index),
+        *([Member(FILE_NAME, expects.raw())] if expects else []), Member("README.txt", README),
         *(Member(path.partition("?")[0], raw) for path, raw in documents.items()),
     ]  # fmt: skip
     sums = format_sums([(_digest(one), one.path) for one in (*covered, *blobs)])
     return Bundle(index, (*covered[:2], Member("SHA256SUMS", sums), *covered[2:], *blobs))
+
+
+def _needs(expects: Expects) -> dict[str, str]:
+    if not expects:
+        return {NOTE_NEEDS: ""}
+    return {NOTE_NEEDS: DELTA, NOTE_EXPECTS: str(Digest.of(expects.raw()))}
 
 
 def _digest(member: Member) -> Digest:
@@ -148,12 +166,13 @@ def _digest(member: Member) -> Digest:
     return Digest.of(member.content)
 
 
-def _manifest(model: Model) -> bytes:
+def _manifest(model: Model, expects: Expects) -> bytes:
     document = model.document
     kind = IMAGE_TYPE if isinstance(document, Image) else RECIPE_TYPE
     layers = []
     for blob in model.blobs:
-        notes = {NOTE_BLAKE3: (blob.blake3 or ZERO_BLAKE3).hex}
+        # Of what does not come along nobody here has seen the bytes: a BLAKE3 of it would be hearsay.
+        notes = {NOTE_BLAKE3: ((blob not in expects and blob.blake3) or ZERO_BLAKE3).hex}
         if blob.title is not None:
             notes[NOTE_TITLE] = blob.title
         if blob.shards:

@@ -3,12 +3,61 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
+from modelpack.documents.image import Image
 from modelpack.documents.model import Model
-from modelpack.words.blob import Blob
+from modelpack.words.blob import CONFIG, TEXTS, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
+
+CREATE, DIRECTORY, REGISTRY, EXACT = "create", "directory", "registry", "exact"
+"""Ways by which a model arrives at a host."""
+
+
+class State(StrEnum):
+    """What is known of a blob at a host."""
+
+    SENT = "sent"
+    """Moved, and hashed by whoever keeps it: the server, the registry, or modelpack where it writes files."""
+    TOLD = "told"
+    """Moved inside the create request, after it was hashed here: the server writes it anew."""
+    READ = "read back"
+    """Was there before, and was read back and hashed here."""
+    SIZED = "seen by name and size"
+    """Was there before: a file of its name and its size. Nothing is known of its bytes."""
+    NAMED = "seen by name only"
+    """Was there before: the host says that it has one of this name. Nothing is known of its bytes."""
+    UNSEEN = "not looked at"
+    """The host shows a model of the same meaning; whether it has this blob was not asked."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What came of asking the model for one token, or an embedding model for one vector.
+
+    `text` is the token; empty where its bytes are no whole character. `length` counts tokens, or the numbers
+    of the vector. Where it is not `ok`, `words` are the server's own. `milliseconds` are with loading it.
+    """
+
+    ok: bool
+    kind: str
+    text: str = ""
+    length: int = 0
+    words: str = ""
+    milliseconds: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts, and for the file of a load."""
+        return {
+            "ok": self.ok,
+            "kind": self.kind,
+            "text": self.text,
+            "length": self.length,
+            "words": self.words,
+            "milliseconds": self.milliseconds,
+        }
 
 
 @dataclass(frozen=True)
@@ -17,7 +66,8 @@ class Receipt:
 
     `model` is settled: every hash is known. `same_bytes` is True where the target keeps the document and
     every blob as they are, False where it made something of its own, None where it cannot be known. `present`
-    blobs were there before, by name (and on disks by size); nothing else was looked at.
+    blobs were there before, by name (and on disks by size); nothing else was looked at, but for those of
+    `proven`, which were read back and hashed.
     """
 
     model: Model
@@ -30,11 +80,45 @@ class Receipt:
     note: str = ""
     there: bool = False
     """Whether all of it was there before, under its name."""
+    proven: frozenset[Digest] = frozenset()
+    unproven: str = ""
+    """What reading back could not prove, in a sentence; empty where nobody asked for it."""
+    tried: Tried | None = None
 
     @property
     def bytes_sent(self) -> int:
         """Bytes that moved."""
         return sum(blob.size for blob in self.sent)
+
+    @property
+    def same(self) -> str | None:
+        """`bytes` (the same ID), `blobs` (the server wrote the manifest anew: another ID), or `meaning`.
+
+        None where it cannot be said: create with a note is the server's having made something else of it.
+        """
+        if self.same_bytes is None:
+            return None
+        if self.same_bytes:
+            return "bytes"
+        if self.way != CREATE:
+            return "blobs"
+        return None if self.note else "meaning"
+
+    def states(self) -> list[tuple[Blob, State]]:
+        """Every blob of the model, in order of use, and what is known of it there."""
+        sent = {blob.id for blob in self.sent}
+        return [(blob, self._state(blob, blob.id in sent)) for blob in self.model.blobs]
+
+    def _state(self, blob: Blob, sent: bool) -> State:
+        if blob.digest in self.proven:
+            return State.READ
+        created = self.way == CREATE
+        if sent:
+            text = isinstance(self.model.document, Image) and blob.media_type in (CONFIG, *TEXTS)
+            return State.TOLD if created and text else State.SENT
+        if created and self.there:
+            return State.UNSEEN
+        return State.SIZED if self.way == DIRECTORY else State.NAMED
 
     def to_json(self) -> dict[str, Any]:
         """For scripts: digests as text, sizes in bytes."""
@@ -43,11 +127,15 @@ class Receipt:
             "document": str(self.model.document.id),
             "id": str(self.id) if self.id is not None else None,
             "same_bytes": self.same_bytes,
+            "same": self.same,
             "way": self.way,
             "size": self.model.size,
             "bytes_sent": self.bytes_sent,
             "sent": [str(blob.digest) for blob in self.sent],
             "present": [str(blob.digest) for blob in self.present],
+            "read_back": sorted(map(str, self.proven)),
+            "unproven": self.unproven,
+            "tried": self.tried.to_json() if self.tried is not None else None,
             "note": self.note,
             "there": self.there,
         }

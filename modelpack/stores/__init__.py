@@ -15,8 +15,9 @@ from modelpack.words.reader import Reader
 from modelpack.words.report import Report, silent
 
 __all__ = [
-    "Afar", "Apart", "Continues", "Foretells", "Identified", "InOrder", "Learns", "MakesRequests", "OneWay",
-    "Placed", "Reader", "Session", "Settled", "Source", "TakesUnread", "Target",
+    "Afar", "Apart", "Closes", "Continues", "Described", "Expecting", "Foretells", "Goes", "Identified",
+    "InOrder", "Learns", "Leaves", "MakesRequests", "OneWay", "Placed", "Reader", "Session", "Settled",
+    "Singles", "Source", "TakesUnread", "Target", "Tidies",
 ]  # fmt: skip
 
 
@@ -112,6 +113,25 @@ class Continues(Protocol):
 
 
 @runtime_checkable
+class Expecting(Protocol):
+    """A source whose models may name blobs that it does not hold, since the target has them: a delta."""
+
+    @property
+    def expects(self) -> frozenset[Digest]:
+        """Those blobs."""
+        ...
+
+
+@runtime_checkable
+class Leaves(Protocol):
+    """A target that is given less than its models name: a bundle that is to be a delta."""
+
+    def leaves(self) -> frozenset[Digest]:
+        """The blobs that it is not given."""
+        ...
+
+
+@runtime_checkable
 class OneWay(Protocol):
     """A source whose bytes come once and in their own order, as from a pipe."""
 
@@ -139,6 +159,24 @@ class Apart(Protocol):
 
 
 @runtime_checkable
+class Closes(Protocol):
+    """A store that holds something open, as the port that a server calls, from its first use on."""
+
+    def close(self) -> None:
+        """Let go of it; the next use opens it again."""
+        ...
+
+
+@runtime_checkable
+class Singles(Protocol):
+    """A source of which one model is read for itself: to ask for all would cost too much."""
+
+    def single(self, name: Name) -> Model | None:
+        """The model of this name, compared without case; None where there is none."""
+        ...
+
+
+@runtime_checkable
 class TakesUnread(Protocol):
     """A target that can take blobs before anybody knows their hashes."""
 
@@ -162,6 +200,33 @@ class Foretells(Protocol):
 
     def foretell(self, models: Sequence[Model]) -> Sequence[str]:
         """Sentences for the plan: what will happen there that the user should know."""
+        ...
+
+
+@runtime_checkable
+class Goes(Protocol):
+    """A target that has several ways to bring a model there, and decides before the first byte."""
+
+    def way(self, model: Model) -> tuple[str, str]:
+        """The way that *model* goes (`exact`, `create`), and why: a sentence. Decided once, and kept."""
+        ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A source or target that can say which place it is, for a receipt."""
+
+    def described(self) -> Mapping[str, str]:
+        """`kind` (server, models directory, registry, …), `where`; of a server Ollama's `version`, too."""
+        ...
+
+
+@runtime_checkable
+class Tidies(Protocol):
+    """A target where a run that was killed leaves more than a scratch file."""
+
+    def tidy(self) -> None:
+        """Remove what is old, and nobody's only copy; called at the end of a copy. Raises nothing."""
         ...
 
 

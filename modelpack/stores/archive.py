@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from modelpack.documents.contents import Contents, read_contents
-from modelpack.documents.layout import BLOCK, END, Layout, tar_layout
+from modelpack.documents.expects import NOTHING, Expects, absent
+from modelpack.documents.layout import BLOCK, END, tar_layout
 from modelpack.documents.model import Model, blobs_of
 from modelpack.documents.oci import blob_path, bundle
 from modelpack.documents.tarheader import Header, Members
-from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Taken
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Taken
 from modelpack.hands.bytes import FileReader, read_at
 from modelpack.hands.disk import Folder, open_path
-from modelpack.hands.hashing import check, pour
-from modelpack.hands.kept import Opened, pour_on
 from modelpack.hands.scratch import NewFile, Scratch
-from modelpack.hands.writeback import Writer
 from modelpack.stores import Placed, Session
+from modelpack.stores.archive_session import Writing, agreed
 from modelpack.words.blob import KIB, Blob
 from modelpack.words.digest import Digest
-from modelpack.words.reader import Reader, read_exactly
-from modelpack.words.report import Moved, Report, silent
+from modelpack.words.reader import read_exactly
+from modelpack.words.report import Report, silent
 
 _TAIL = 64 * KIB  # of zeros, at most, that tools write after the end: GNU tar fills up 10 KiB
 
@@ -34,13 +32,22 @@ class Archive:
     """The tar at *path*: a source, and a target that appears whole with its last model.
 
     With *expect*, a bundle of any other fingerprint is Refused before anything of it is parsed; with
-    *replace*, another file of that name is replaced.
+    *replace*, another file of that name is replaced. What is written leaves out the blobs that it *expects*
+    at the target.
     """
 
-    def __init__(self, path: Path, *, expect: Digest | None = None, replace: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        expect: Digest | None = None,
+        replace: bool = False,
+        expects: Expects = NOTHING,
+    ) -> None:
         self.path = path
         self._expect = expect
         self._replace = replace
+        self._leaves = expects
         self._settled: tuple[Model, ...] = ()
 
     # --- source
@@ -55,6 +62,11 @@ class Archive:
         """SHA-256 of its index.json."""
         return self.contents.fingerprint
 
+    @property
+    def expects(self) -> frozenset[Digest]:
+        """Blobs that its models name and it does not hold: a delta expects them at the target."""
+        return self.contents.expects
+
     def models(self) -> Sequence[Model]:
         """The models of the bundle, in the order of its index."""
         return self.contents.models
@@ -64,7 +76,7 @@ class Archive:
         path = blob_path(blob.digest)
         found = self.members.get(path)
         if found is None:
-            raise NotFound(f"the {blob.kind} blob {blob} is missing in the bundle", where=self.path)
+            raise absent(blob, self.contents.delta, self.path)
         begin, size = found
         if size != blob.size:
             raise Corrupt(f"{path} has {size} bytes, not {blob.size}", where=self.path)
@@ -122,11 +134,18 @@ class Archive:
         compared = os.path.lexists(self.path) and not self._replace
         return not unread or (not compared and all(sizes.count(blob.size) == 1 for blob in unread))
 
+    def leaves(self) -> frozenset[Digest]:
+        """The blobs that are not written, since they are expected at the target."""
+        return self._leaves.digests
+
     def missing(self, models: Sequence[Model]) -> Sequence[Blob]:
-        """Everything, or nothing where the very same archive is here; Taken where another file is."""
+        """Everything that is not expected at the target, or nothing where the very same archive is here.
+
+        Taken where another file is.
+        """
         self._settled = ()
         if not os.path.lexists(self.path):
-            return blobs_of(models)
+            return self._all(models)
         os.close(open_path(self.path))  # Refused where no plain file is: a device is not to be replaced
         if self._same(models):
             self._settled = tuple(models)
@@ -137,7 +156,10 @@ class Archive:
                 where=self.path,
                 advice="Use --replace to write it anew, or choose another name.",
             )
-        return blobs_of(models)
+        return self._all(models)
+
+    def _all(self, models: Sequence[Model]) -> Sequence[Blob]:
+        return [blob for blob in blobs_of(models) if blob not in self._leaves]
 
     def placed(self, model: Model) -> Placed | None:
         """*model*, where `missing` has just found the archive to be of the very models asked for.
@@ -156,12 +178,13 @@ class Archive:
             noted = {blob.id: blob for blob in blobs_of(self.contents.models)}
         except ModelpackError:
             return False
+        models = agreed(models)
         known = {
             blob.id: Blob(blob.size, blob.media_type, blob.digest, noted[blob.id].blake3)
             for blob in blobs_of(models)
             if blob.blake3 is None and blob.id in noted
         }
-        layout = tar_layout(bundle([model.settled(known) for model in models]))
+        layout = tar_layout(bundle([model.settled(known) for model in models], expects=self._leaves))
         try:
             fd = open_path(self.path)
         except ModelpackError:
@@ -178,88 +201,21 @@ class Archive:
     @contextlib.contextmanager
     def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:
         """Write into a scratch file beside the name; it gets the name with the last model's commit."""
-        layout = tar_layout(bundle(models))
+        models = agreed(models)
+        layout = tar_layout(bundle(models, expects=self._leaves))
         with Folder.at(self.path.parent) as folder:
             stem = os.fsencode(self.path.name)[:180].decode("utf-8", "ignore")  # it must be a name, too
             scratch = Scratch(folder, f".{stem}.modelpack-", 0o666)
             scratch.sweep(but=layout.mark)
             # Under a name of its own for these models: what a broken run fetched is found by the next.
             with scratch.part(layout.mark, layout.size) as file:
-                yield _Writing(self, folder, file, models, layout, report)
+                yield Writing(self, folder, file, models, self._leaves, report)
 
     def appear(self, file: NewFile, folder: Folder) -> None:
         """Give *file* the archive's name."""
         file.appear(folder, self.path.name, replace=self._replace)
         for cached in ("contents", "members"):
             self.__dict__.pop(cached, None)
-
-
-class _Writing:
-    def __init__(
-        self,
-        archive: Archive,
-        folder: Folder,
-        file: NewFile,
-        models: Sequence[Model],
-        layout: Layout,
-        report: Report,
-    ) -> None:
-        self._archive, self._folder, self._file = archive, folder, file
-        self._models, self._layout, self._report = models, layout, report
-        self._offsets = layout.offsets()
-        self._known: dict[object, Blob] = {}
-        self._committed: list[Model] = []
-        self._lock = threading.Lock()
-
-    def put(self, blob: Blob, data: Reader) -> Blob:
-        # A descriptor of its own: a hand that comes late must not write to what the session has closed.
-        fd = os.dup(self._file.fd)
-        try:
-            writer = Writer(fd, lambda count: self._report(Moved(count)))
-            append = writer.appending(self._offsets[blob.id])
-            hashes = pour(data, blob.size, append, blake3=True, where=self._archive.path)
-            writer.drain()
-        finally:
-            os.close(fd)
-        return self._kept(blob, check(blob, hashes))
-
-    def put_on(self, blob: Blob, opened: Opened) -> Blob:
-        """As Continues says: the archive is kept, and each blob taken up at its place in it."""
-        self._file.keep = True
-        fd = os.dup(self._file.fd)
-        try:
-            writer = Writer(fd, lambda count: self._report(Moved(count)))
-            known = pour_on(fd, writer, blob, opened, self._report, at=self._offsets[blob.id], blake3=True)
-            writer.drain()
-        finally:
-            os.close(fd)
-        return self._kept(blob, known)
-
-    def _kept(self, blob: Blob, known: Blob) -> Blob:
-        with self._lock:
-            self._known[blob.id] = self._known[known.id] = known
-        return known
-
-    def commit(self, model: Model) -> Placed:
-        for blob in model.blobs:
-            if blob.id not in self._known:
-                raise NotFound(f"the {blob.kind} blob {blob} was not put", where=self._archive.path)
-        settled = model.settled(self._known)
-        self._committed.append(settled)
-        if len(self._committed) == len(self._models):
-            self._finish()
-        return Placed(model.name, settled.document.id, True, "archive")
-
-    def _finish(self) -> None:
-        layout = tar_layout(bundle(self._committed))
-        if layout.size != self._layout.size or len(layout.pieces) != len(self._layout.pieces):
-            raise Refused(
-                "two blobs turned out to be the same bytes: pack them again", where=self._archive.path
-            )
-        for piece in layout.pieces:
-            if isinstance(piece.content, bytes):
-                self._file.writer.write_at(memoryview(piece.content), piece.offset)
-        self._archive.appear(self._file, self._folder)
 
 
 def _walk(fd: int, where: Path) -> Iterator[tuple[str, tuple[int, int]]]:

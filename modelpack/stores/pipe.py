@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 
 from modelpack.documents.contents import Contents, read_contents
+from modelpack.documents.expects import FILE_NAME, NOTHING, Expects, absent
 from modelpack.documents.layout import BLOCK, END, Layout, tar_layout
 from modelpack.documents.model import Model, blobs_of
 from modelpack.documents.oci import ALL_DOCUMENTS, blob_path, bundle
@@ -45,6 +46,11 @@ class PipeSource:
         """SHA-256 of its index.json."""
         return self.contents.fingerprint
 
+    @property
+    def expects(self) -> frozenset[Digest]:
+        """Blobs that its models name and it does not bring: a delta expects them at the target."""
+        return self.contents.expects
+
     def models(self) -> Sequence[Model]:
         """The models of the bundle, in the order of its index."""
         return self.contents.models
@@ -52,6 +58,8 @@ class PipeSource:
     def open(self, blob: Blob, offset: int = 0) -> AbstractContextManager[Reader]:
         """Only what was kept can be opened; the rest comes by `passing`."""
         raw = self._kept.get(blob_path(blob.digest))
+        if raw is None and blob in self.contents.delta:
+            raise absent(blob, self.contents.delta, self._where)
         if raw is None:
             raise Unsupported(
                 f"{blob} can be read only once, in its turn", where=self._where, advice="Use a file."
@@ -60,7 +68,12 @@ class PipeSource:
 
     def passing(self, wanted: Sequence[Blob]) -> Iterator[tuple[Blob, Reader]]:
         """The *wanted* blobs as they come; at the end every file that the index promises has come."""
-        promised = {blob_path(blob.digest): blob for blob in blobs_of(self.contents.models)}
+        delta = self.contents.delta
+        if away := [blob for blob in wanted if blob in delta]:
+            raise absent(away[0], delta, self._where)
+        promised = {
+            blob_path(blob.digest): blob for blob in blobs_of(self.contents.models) if blob not in delta
+        }
         asked = {blob_path(blob.digest): blob for blob in wanted}
         for path, raw in list(self._kept.items()):
             if promised.pop(path, None) is not None and path in asked:
@@ -87,7 +100,7 @@ class PipeSource:
             header = self._advance()
             if header is None:
                 raise NotFound(f"{path} is missing: not a bundle, or not all of it", where=self._where)
-            optional = path.startswith("SHA256SUMS") and "index.json" in self._kept
+            optional = path.startswith(("SHA256SUMS", FILE_NAME)) and "index.json" in self._kept
             if optional and header.path.startswith("blobs/"):
                 raise NotFound(f"{path} is missing", where=self._where)
             if header.path == path and header.size > SMALL:
@@ -166,10 +179,13 @@ def _read(stream: Reader, size: int, where: object, *, begun: bool = True) -> by
 
 
 class PipeTarget:
-    """A bundle written to the pipe *fd*. Blobs must be hashed before, and come in order."""
+    """A bundle written to the pipe *fd*. Blobs must be hashed before, and come in order.
 
-    def __init__(self, fd: int, where: object = "standard output") -> None:
-        self._fd, self._where = fd, where
+    Those that it *expects* at the target do not come.
+    """
+
+    def __init__(self, fd: int, where: object = "standard output", *, expects: Expects = NOTHING) -> None:
+        self._fd, self._where, self._leaves = fd, where, expects
         self._index = b""
 
     @property
@@ -185,23 +201,34 @@ class PipeTarget:
         """A pipe has one position."""
         return True
 
+    def leaves(self) -> frozenset[Digest]:
+        """The blobs that are not written, since they are expected at the target."""
+        return self._leaves.digests
+
     def missing(self, models: Sequence[Model]) -> Sequence[Blob]:
-        """Everything: nobody knows what is behind a pipe."""
-        return blobs_of(models)
+        """Everything that is not expected at the target: nobody knows what is behind a pipe."""
+        return [blob for blob in blobs_of(models) if blob not in self._leaves]
 
     @contextlib.contextmanager
     def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:
         """Write documents, then blobs as they are put; the end comes with the last commit."""
-        contents = bundle(models)
+        contents = bundle(models, expects=self._leaves)
         self._index = contents.index
-        yield _Piping(self._fd, self._where, models, tar_layout(contents), report)
+        yield _Piping(self._fd, self._where, models, tar_layout(contents), self._leaves, report)
 
 
 class _Piping:
     def __init__(
-        self, fd: int, where: object, models: Sequence[Model], layout: Layout, report: Report
+        self,
+        fd: int,
+        where: object,
+        models: Sequence[Model],
+        layout: Layout,
+        expects: Expects,
+        report: Report,
     ) -> None:
         self._fd, self._where, self._models, self._report = fd, where, models, report
+        self._expects = expects
         self._pieces = deque(piece.content for piece in layout.pieces)
         self._put: set[object] = set()
         self._committed = 0
@@ -225,7 +252,7 @@ class _Piping:
 
     def commit(self, model: Model) -> Placed:
         for blob in model.blobs:
-            if blob.id not in self._put:
+            if blob.id not in self._put and blob not in self._expects:
                 raise NotFound(f"the {blob.kind} blob {blob} was not put", where=self._where)
         self._committed += 1
         if self._committed == len(self._models):

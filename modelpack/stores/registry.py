@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from modelpack.documents.contents import read_contents
@@ -125,6 +125,10 @@ class RegistryTarget:
         self.client, self.reference = client, reference
         self._replace = replace
         self._seen: dict[Digest, str] = {}
+
+    def described(self) -> Mapping[str, str]:
+        """As Described says."""
+        return {"kind": "registry", "where": str(self.reference)}
 
     def afar(self) -> bool:
         """It is."""

@@ -14,7 +14,6 @@ from modelpack.documents.create import (
     REWRITES_SINCE,
     check_creatable,
     create_request,
-    fields_lost,
     files_named,
     rewritten,
     texts_needed,
@@ -23,14 +22,13 @@ from modelpack.documents.meaning import compare
 from modelpack.documents.model import Model
 from modelpack.documents.recipe import Recipe
 from modelpack.errors import NotFound, Refused, Taken, Unsupported
-from modelpack.hands.answers import Listed, Version, version_number
+from modelpack.hands.answers import Listed, Version
 from modelpack.hands.hashing import blamed
 from modelpack.hands.ollama import Ollama
 from modelpack.stores import OneWay, Placed, Session, Source
 from modelpack.stores.server_create_session import CreateSession, keep, placed_as
 from modelpack.words.blob import Blob
 from modelpack.words.digest import Digest
-from modelpack.words.name import Name
 from modelpack.words.report import Report, silent
 from modelpack.words.text import size as size_text
 
@@ -49,6 +47,8 @@ class ServerCreate:
         self.client = client
         self.replace = replace
         self.source = source
+        self.coming: set[str] = set()
+        """Names, folded by case, of models that the same copy brings there by another way."""
         self._about: Version | None = None
         self._read: dict[Digest, bytes] = {}
 
@@ -71,6 +71,10 @@ class ServerCreate:
         """Whether the server keeps GGUFs in a form of its own."""
         return self.about.is_at_least(*REWRITES_SINCE) and not self.about.is_depot
 
+    def described(self) -> Mapping[str, str]:
+        """As Described says."""
+        return {"kind": "server", "where": self.client.base, "version": self.about.text}
+
     def apart(self) -> bool:
         """Each model is made by a request of its own."""
         return True
@@ -90,7 +94,7 @@ class ServerCreate:
                 todo.append(model)
         for model in todo:
             before = models[: list(models).index(model)]
-            self.check_base(model, {*listed, *(each.name.folded for each in before)})
+            self.check_base(model, {*listed, *self.coming, *(each.name.folded for each in before)})
         files = {file.id: file for model in todo for file in files_named(model)}
         there = self.client.which([file.digest for file in files.values() if file.digest is not None])
         wanted: dict[object, Blob] = {}
@@ -114,7 +118,7 @@ class ServerCreate:
         return placed_as(found) if same else None
 
     def foretell(self, models: Sequence[Model]) -> Sequence[str]:
-        """As Foretells says: rewritten GGUFs, and fields that this version ignores."""
+        """As Foretells says: rewritten GGUFs."""
         said = []
         version = self.about
         for model in models:
@@ -125,28 +129,11 @@ class ServerCreate:
                     f"vision, audio or MTP tensors): {size_text(size)} twice on its disk until a restart "
                     "after an hour or more, and a later load by create sends it again."
                 )
-            texts = self.texts(model)
-            if isinstance(model.document, Recipe) or texts is not None:
-                said += self._lost(model.name, self.request_for(model, texts or {}))
         return said
 
     def request_for(self, model: Model, texts: Mapping[Digest, bytes]) -> dict[str, Any]:
         """The body of the request that `commit` would send for *model*, as create_request makes it."""
         return create_request(model, texts)
-
-    def _lost(self, name: Name, request: Mapping[str, Any]) -> list[str]:
-        version = self.about
-        lost = [] if version.is_depot else fields_lost(request, version.number)
-        said = []
-        if lost:
-            said.append(
-                f"{name}: Ollama {version.text} is too old for {', '.join(lost)} and drops that without a "
-                "word; the model may answer badly there."
-            )
-        wanted = version_number(str(request.get("requires", "")))
-        if wanted is not None and not version.is_at_least(*wanted) and not version.is_depot:
-            said.append(f"{name}: wants Ollama {request['requires']} or later; this one is {version.text}.")
-        return said
 
     def texts(self, model: Model) -> dict[Digest, bytes] | None:
         """The bytes of the small blobs; None where they cannot be read before they are put."""

@@ -14,13 +14,13 @@ from modelpack.documents.model import Model
 from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unsupported
 from modelpack.hands.answers import Listed
 from modelpack.hands.ollama import Ollama
+from modelpack.hands.ollama_upload import upload
 from modelpack.stores import Placed
 from modelpack.words.blob import MIB, SMALL, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 from modelpack.words.reader import Reader, read_at_most
 from modelpack.words.report import Moved, Report, Said
-from modelpack.words.text import size as size_text
 
 WAY = "create"
 TEXTS_LIMIT = 64 * MIB
@@ -78,22 +78,11 @@ class CreateSession:
 
     def put(self, blob: Blob, data: Reader) -> Blob:
         """As Session says; Refused with status 400 is the server's word that the bytes hash otherwise."""
-        if blob.digest is None:
-            raise Unsupported(
-                f"{blob} has to be hashed before it is uploaded", where=self._target.client.base
-            )
-        if blob.id in self._small:
-            with self._lock:
-                keep(self._kept, blob, data)
-            self._report(Moved(blob.size))
-            return blob
-        self._target.client.upload_blob(
-            blob.digest,
-            blob.size,
-            data,
-            moved=lambda count: self._report(Moved(count)),
-            sent=lambda: self._report(Said(f"the server is hashing {size_text(blob.size)}")),
-        )
+        if blob.id not in self._small or blob.digest is None:
+            return upload(self._target.client, blob, data, self._report)
+        with self._lock:
+            keep(self._kept, blob, data)
+        self._report(Moved(blob.size))
         return blob
 
     def commit(self, model: Model) -> Placed:

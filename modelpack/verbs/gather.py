@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from modelpack.documents.config import Remark
 from modelpack.documents.gojson import parse_object
@@ -22,6 +23,9 @@ from modelpack.verbs.registries import HTTPS, Access, is_registry, one_secret, o
 from modelpack.words.blob import MODEL, TENSOR, TEXTS
 from modelpack.words.name import Name
 from modelpack.words.report import Report, silent
+
+if TYPE_CHECKING:
+    from modelpack.hands.callback import Calling
 
 
 @dataclass
@@ -47,6 +51,7 @@ def gather(
     name: Name | None = None,
     quantize: str | None = None,
     access: Access = HTTPS,
+    calling: Calling | None = None,
     report: Report = silent,
 ) -> Gathered:
     """The models that *texts* name (locators, names of installed models), as one source.
@@ -60,10 +65,20 @@ def gather(
     one_secret(texts, access)
     parts: list[tuple[Source, list[Model]]] = []
     result = Gathered(Joined(()), [])
+    servers: dict[str, Source] = {}  # one port of ours serves all that one server sends
     for text in texts:
         place = locate.Located.parse(text, look)
-        by = access if is_registry(place.text) else HTTPS
-        store = locate.source(place.text, look=look, quantize=quantize, anew=True, access=by, report=report)
+        store = servers.get(place.text) or locate.source(
+            place.text,
+            look=look,
+            quantize=quantize,
+            anew=True,
+            access=access if is_registry(place.text) else HTTPS,
+            calling=calling,
+            report=report,
+        )
+        if locate.is_server(place.text):
+            servers[place.text] = store
         if isinstance(store, OneWay) and len(texts) > 1:
             raise Usage("a pipe cannot be packed together with others", advice="Save it to a file first.")
         if isinstance(store, ModelsDir) and place.pick is None:

@@ -6,18 +6,22 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from modelpack.documents.expects import NOTHING, Expects
 from modelpack.documents.gguf import read_gguf
 from modelpack.documents.gguf_header import Gguf
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
 from modelpack.errors import Corrupt, ModelpackError
 from modelpack.hands.hashing import blamed
-from modelpack.stores import Afar, Identified, Source
+from modelpack.stores import Afar, Identified, Singles, Source
+from modelpack.stores.archive import Archive
 from modelpack.stores.files import LooseGguf
+from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.models_dir_scan import Stray
+from modelpack.stores.pipe import PipeSource
 from modelpack.stores.plain import PlainFolder
-from modelpack.verbs.locate import choose
+from modelpack.verbs.locate import choose, picked
 from modelpack.words.blob import ADAPTER, DRAFT, MODEL, PROJECTOR, Blob
 from modelpack.words.digest import Digest
 
@@ -39,6 +43,8 @@ class Inspected:
     problems: tuple[ModelpackError, ...] = ()
     remarks: tuple[str, ...] = ()
     """Sentences about what is odd and no damage: files that belong to no model."""
+    delta: Expects = NOTHING
+    """What a delta does not hold, as it expects it at the target."""
     gguf: Gguf | None = None
     """The header, where the store is one loose GGUF (which may be no model: a shard, an adapter)."""
 
@@ -58,14 +64,23 @@ def inspect(source: Source, names: Sequence[str] = ()) -> Inspected:
         except ModelpackError as error:
             return Inspected("GGUF", None, (), problems=(error,), gguf=gguf)
         return Inspected("GGUF", None, tuple(choose(models, names, source.path)), gguf=gguf)
+    if names and isinstance(source, Singles):
+        return Inspected("server", None, tuple(picked(source, names, "")))
     chosen, beside = _chosen(source.models(), names)
     if isinstance(source, PlainFolder):
         changed = source.look(chosen if names else None)
         problems = [Corrupt(what, where=source.path) for what in changed]
         return Inspected("folder of unpacked models", None, chosen, beside, tuple(problems))
     if isinstance(source, Identified):
-        return Inspected("bundle", source.fingerprint, chosen, beside)
-    kind = "model in a registry" if isinstance(source, Afar) else "collection of loose files"
+        delta = NOTHING
+        fingerprint = source.fingerprint
+        if isinstance(source, Archive | FolderBundle | PipeSource):
+            delta = source.contents.delta
+        return Inspected("bundle", fingerprint, chosen, beside, delta=delta)
+    if isinstance(source, Singles):
+        kind = "server"
+    else:
+        kind = "model in a registry" if isinstance(source, Afar) else "collection of loose files"
     return Inspected(kind, None, chosen, beside)
 
 

@@ -7,12 +7,13 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from modelpack.documents.model import Model, by_base
-from modelpack.errors import Corrupt, NotFound, Unsupported, Usage
+from modelpack.errors import Corrupt, NotFound, Usage
 from modelpack.hands.bytes import StreamReader
 from modelpack.hands.system import binary
-from modelpack.stores import Source
+from modelpack.stores import Singles, Source
 from modelpack.stores.archive import Archive
 from modelpack.stores.files import LooseFiles, LooseGguf
 from modelpack.stores.folder import FolderBundle
@@ -24,11 +25,15 @@ from modelpack.verbs.marks import Loose, store_in, store_of
 from modelpack.verbs.registries import HTTPS, Access, is_registry, only_registries, registry_source
 from modelpack.verbs.targets import SCHEME, URL, path_of
 from modelpack.verbs.targets import bundle_target as bundle_target
+from modelpack.verbs.targets import is_server as is_server
 from modelpack.verbs.targets import plain_target as plain_target
 from modelpack.verbs.targets import target as target
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 from modelpack.words.report import Report, silent
+
+if TYPE_CHECKING:
+    from modelpack.hands.callback import Calling
 
 _STDIN = "standard input"
 _PATH = re.compile(r"\.{1,2}([/\\]|$)|[/\\~]|[A-Za-z]:[/\\]", re.ASCII)
@@ -88,10 +93,12 @@ def source(
     quantize: str | None = None,
     anew: bool = False,
     access: Access = HTTPS,
+    calling: Calling | None = None,
     report: Report = silent,
 ) -> Source:
     """The store that *text* names: a bundle (file, folder, `-` for a pipe), a models directory, loose files,
-    or (`oci://…`) a model in a registry, talked to as *access* says.
+    (`oci://…`) a model in a registry, talked to as *access* says, or (`http://…`) the models of a server,
+    which it sends to us as *calling* says.
 
     Loose files are a GGUF (with its shards), a Modelfile (its base looked up in *look*), a folder of either,
     a Hugging Face snapshot, an unpacked model. *quantize* makes a recipe of loose files. With *anew*, every
@@ -101,6 +108,8 @@ def source(
     """
     if is_registry(text):
         found = registry_source(text, access)
+    elif is_server(text):
+        found = server_source(text, calling)
     else:
         only_registries(text, access)
         found = _source(text, expect, Loose(look or Installed.here(), quantize, anew, report))
@@ -118,12 +127,6 @@ def source(
 def _source(text: str, expect: Digest | None, loose: Loose) -> Source:
     if text == "-":
         return PipeSource(StreamReader(binary(sys.stdin.fileno()), _STDIN), _STDIN, expect=expect)
-    if URL.match(text):
-        raise Unsupported(
-            "models cannot be read from there yet",
-            where=text,
-            advice="Name a bundle, a GGUF, a models directory, or a registry (oci://).",
-        )
     path = path_of(text)
     if not os.path.lexists(path):
         raise NotFound("no such file or directory", where=text)
@@ -136,17 +139,42 @@ def _source(text: str, expect: Digest | None, loose: Loose) -> Source:
     return store_of(path, expect, loose)
 
 
+def server_source(text: str, calling: Calling | None = None) -> Source:
+    """The models of the server at *text*, read back from it by push."""
+    from modelpack.hands.callback import Calling  # here: both cost a good part of a start
+    from modelpack.hands.ollama import Ollama
+    from modelpack.stores.server import ServerSource
+
+    return ServerSource(Ollama(text), calling or Calling())
+
+
+def at_server(url: str, text: str) -> str:
+    """The locator of what *text* means where names are those of the server at *url*."""
+    if "#" in text or SCHEME.match(text) or _PATH.match(text) or os.path.lexists(text) or text == "-":
+        return text
+    return f"{url}#{Name.parse(text)}"
+
+
 def picked(store: Source, names: Sequence[str], where: object) -> list[Model]:
     """The models of *store* that are named (all where none is), as `choose` finds them, to be taken from it.
 
     Corrupt where names, sizes or Modelfiles tell that an unpacked one was changed. Its bytes are looked at by
     whoever keeps them.
     """
+    if names and isinstance(store, Singles):
+        return by_base([_single(store, name, where) for name in dict.fromkeys(names)])
     chosen = choose(store.models(), names, where, store)
     if isinstance(store, PlainFolder) and (changed := store.look(chosen if names else None)):
         advice = "Unpack it again; or `modelpack pack` makes another model of what is there now."
         raise Corrupt(changed[0], where=where, advice=advice)
     return chosen
+
+
+def _single(store: Singles, name: str, where: object) -> Model:
+    found = store.single(Name.parse(name))
+    if found is None:
+        raise NotFound(f"has no model {name!r}", where=where, advice="`modelpack ollama list` shows them.")
+    return found
 
 
 def choose(

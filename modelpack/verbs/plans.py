@@ -5,12 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from modelpack.documents.expects import lacking, not_there
 from modelpack.documents.model import Model, base_of, blobs_of
 from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unsupported
 from modelpack.hands.crew import Gone, Stoppable, in_parallel
 from modelpack.hands.hashing import Counted, check, pour
-from modelpack.stores import Afar, Apart, Foretells, Learns, Placed, Settled, Source, TakesUnread, Target
+from modelpack.stores import (
+    Afar,
+    Apart,
+    Expecting,
+    Foretells,
+    Goes,
+    Learns,
+    Leaves,
+    Placed,
+    Settled,
+    Source,
+    TakesUnread,
+    Target,
+)
 from modelpack.words.blob import Blob
+from modelpack.words.digest import Digest
 from modelpack.words.report import Moved, Report, Stage, silent
 
 HANDS = 3
@@ -30,6 +45,8 @@ class Plan:
     notes: tuple[str, ...]
     failed: tuple[Failed, ...] = ()
     """Models that the target cannot have, and why; they are not among `models`."""
+    ways: tuple[tuple[str, str], ...] = ()
+    """For each model the way that it goes, and why, where the target has several; else nothing."""
 
     @property
     def present(self) -> tuple[Blob, ...]:
@@ -51,7 +68,8 @@ def plan(source: Source, models: Sequence[Model], target: Target, report: Report
     """
     keeps_documents = isinstance(target, TakesUnread)
     if not isinstance(target, TakesUnread) or not target.takes_unread(models):
-        models = settle(source, models, report, blake3=keeps_documents)
+        leaves = target.leaves() if isinstance(target, Leaves) else frozenset()
+        models = settle(source, models, report, blake3=keeps_documents, but=leaves)
     failed: list[Failed] = []
     try:
         missing = target.missing(models)
@@ -63,15 +81,30 @@ def plan(source: Source, models: Sequence[Model], target: Target, report: Report
     placed = [target.placed(model) if isinstance(target, Settled) else None for model in models]
     if all(placed):
         missing = ()
+    if isinstance(source, Expecting) and (gone := lacking(missing, source.expects)):
+        raise not_there(gone, models)
     notes = target.foretell(models) if isinstance(target, Foretells) else ()
-    return Plan(tuple(models), tuple(placed), tuple(missing), tuple(notes), tuple(failed))
+    ways = [target.way(model) for model in models] if isinstance(target, Goes) else []
+    return Plan(tuple(models), tuple(placed), tuple(missing), tuple(notes), tuple(failed), tuple(ways))
 
 
 def settle(
-    source: Source, models: Sequence[Model], report: Report = silent, *, blake3: bool = True
+    source: Source,
+    models: Sequence[Model],
+    report: Report = silent,
+    *,
+    blake3: bool = True,
+    but: frozenset[Digest] = frozenset(),
 ) -> list[Model]:
-    """*models* with the SHA-256 (and BLAKE3) of every blob known: those that are not are read once."""
-    unread = [blob for blob in blobs_of(models) if blob.digest is None or (blake3 and blob.blake3 is None)]
+    """*models* with the SHA-256 (and BLAKE3) of every blob known: those that are not are read once.
+
+    The BLAKE3s of those in *but* are left as they are.
+    """
+    unread = [
+        blob
+        for blob in blobs_of(models)
+        if blob.digest is None or (blake3 and blob.blake3 is None and blob.digest not in but)
+    ]
     if not unread:
         return list(models)
     if isinstance(source, Afar) and source.afar():

@@ -6,7 +6,9 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from modelpack.documents.expects import NOTHING, Expects
 from modelpack.errors import NotFound, Refused, Usage
 from modelpack.hands.system import binary
 from modelpack.stores import Source, Target
@@ -18,11 +20,23 @@ from modelpack.stores.plain import OTHERS, PlainFolder
 from modelpack.verbs.registries import HTTPS, Access, is_registry, only_registries, registry_target
 from modelpack.words.filename import on_every_volume
 
+if TYPE_CHECKING:
+    from modelpack.verbs.ways import Wish
+
 URL = re.compile(r"(https?|oci)://", re.ASCII | re.IGNORECASE)
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://", re.ASCII)
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}(/\S*)?", re.ASCII)
 # What a bundle's own pack leaves when it is killed.
-_BEGUN = {".modelpack", "blobs", "oci-layout", "README.txt", "SHA256SUMS", "SHA256SUMS.new"}
+_BEGUN = {
+    ".modelpack",
+    "blobs",
+    "oci-layout",
+    "README.txt",
+    "SHA256SUMS",
+    "SHA256SUMS.new",
+    "expects.json",
+    "expects.json.new",
+}
 _COMPRESSED = {".gz": "gzip", ".tgz": "gzip", ".zip": "zip", ".zst": "zstd", ".xz": "xz", ".bz2": "bzip2"}
 
 
@@ -47,10 +61,10 @@ def _strangers(path: Path, known: set[str]) -> list[str]:
     return sorted(name for name in names if name not in known and not on_every_volume(name))
 
 
-def bundle_target(text: str, *, replace: bool = False) -> Target:
-    """Where `pack -o` writes: `-` a pipe, `*.tar` one file, else a folder."""
+def bundle_target(text: str, *, replace: bool = False, expects: Expects = NOTHING) -> Target:
+    """Where `pack -o` writes: `-` a pipe, `*.tar` one file, else a folder; less what it *expects* there."""
     if text == "-":
-        return PipeTarget(binary(sys.stdout.fileno()))
+        return PipeTarget(binary(sys.stdout.fileno()), expects=expects)
     path = path_of(text)
     suffix = path.suffix.lower()
     if suffix in _COMPRESSED:
@@ -62,7 +76,7 @@ def bundle_target(text: str, *, replace: bool = False) -> Target:
     if suffix == ".tar":
         if path.is_dir():
             raise Usage("is a directory", where=text, advice="Name a file, or drop .tar for a folder bundle.")
-        return Archive(path, replace=replace)
+        return Archive(path, replace=replace, expects=expects)
     if os.path.lexists(path) and not path.is_dir():
         raise Usage(
             "is a file, and its name does not end in .tar",
@@ -77,7 +91,7 @@ def bundle_target(text: str, *, replace: bool = False) -> Target:
                 where=text,
                 advice="Name a new or an empty folder, or an existing bundle.",
             )
-    return FolderBundle(path, replace=replace)
+    return FolderBundle(path, replace=replace, expects=expects)
 
 
 def plain_target(
@@ -94,16 +108,28 @@ def plain_target(
 
 
 def target(
-    text: str | None, source: Source | None = None, *, replace: bool = False, access: Access = HTTPS
+    text: str | None,
+    source: Source | None = None,
+    *,
+    replace: bool = False,
+    access: Access = HTTPS,
+    wish: Wish | None = None,
 ) -> Target:
     """Where `load --to` brings models: a server (`http://…`, or `$OLLAMA_HOST` for None), a directory, or a
     registry (`oci://…`), talked to as *access* says.
 
-    From *source* a server learns what a model means, to tell it from one that has the name there.
+    A server is loaded exactly, where it can call back, as *wish* says; Usage where that is given for another
+    place. From *source* it learns what a model means, to tell it from one that has the name there.
     """
     only_registries(text, access)
-    if text is None or text.lower().startswith(("http://", "https://")):
-        return server(text, source, replace=replace)
+    if text is None or is_server(text):
+        return server(text, source, replace=replace, wish=wish)
+    if wish is not None:
+        raise Usage(
+            "--exact, --create, --callback, --listen and --no-listen are for servers",
+            where=text,
+            advice="A models directory, a bundle and a registry get the same bytes anyway.",
+        )
     if is_registry(text):
         return registry_target(text, access, replace=replace)
     path = path_of(text)
@@ -115,7 +141,7 @@ def target(
             )
         return ModelsDir(path, replace=replace)
     if not path.is_dir():
-        raise Usage("is a file; models are loaded into a server or a models directory", where=text)
+        return _inventory(path)
     names = set(_strangers(path, {".modelpack"}))
     is_bundle = bool(names & {"oci-layout", "index.json"})
     if is_bundle or (names and not names & {"manifests", "blobs"}):
@@ -129,9 +155,28 @@ def target(
     return ModelsDir(path, replace=replace)
 
 
-def server(url: str | None, source: Source | None = None, *, replace: bool = False) -> Target:
-    """The server at *url*, or at `$OLLAMA_HOST`."""
-    from modelpack.hands.ollama import Ollama  # here: requests costs a third of a start
-    from modelpack.stores.server_create import ServerCreate
+def _inventory(path: Path) -> Target:
+    """What `modelpack inventory` wrote of a host, as a target to plan for."""
+    from modelpack.documents.inventory import Inventory  # here: only this one kind of target needs them
+    from modelpack.stores.inventory import InventoryTarget
+    from modelpack.verbs.telling import telling
 
-    return ServerCreate(Ollama(url), replace=replace, source=source)
+    found = telling(path)
+    if not isinstance(found, Inventory):
+        raise Usage("is a file; models are loaded into a server or a models directory", where=path)
+    return InventoryTarget(found, str(path))
+
+
+def is_server(text: str) -> bool:
+    """Whether *text* is the locator of a server: `http://…` or `https://…`."""
+    return text.lower().startswith(("http://", "https://"))
+
+
+def server(
+    url: str | None, source: Source | None = None, *, replace: bool = False, wish: Wish | None = None
+) -> Target:
+    """The server at *url*, or at `$OLLAMA_HOST`: exactly where it can call back, else by create."""
+    from modelpack.hands.ollama import Ollama  # here: requests costs a third of a start
+    from modelpack.verbs.ways import ANY, server_target
+
+    return server_target(Ollama(url), source, replace=replace, wish=wish or ANY)

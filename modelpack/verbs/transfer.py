@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from modelpack.documents.model import Model, blobs_of
@@ -29,14 +29,25 @@ from modelpack.stores import (
     Session,
     Source,
     Target,
+    Tidies,
 )
 from modelpack.verbs.plans import HANDS, Failed, Plan, plan, stand_apart, users_of
 from modelpack.words.blob import Blob
 from modelpack.words.name import Name
 from modelpack.words.report import Note, Report, Stage, silent
 
+Agree = Callable[[Plan], None]
+"""Hears of a plan before the first byte; what it raises keeps the plan from being carried out."""
 
-def copy(source: Source, models: Sequence[Model], target: Target, report: Report = silent) -> list[Receipt]:
+
+def copy(
+    source: Source,
+    models: Sequence[Model],
+    target: Target,
+    report: Report = silent,
+    *,
+    agree: Agree = lambda _plan: None,
+) -> list[Receipt]:
     """Bring *models* from *source* to *target*: what is missing, then their names, last of all.
 
     One receipt a model. An error leaves no model half there; what moved whole may serve the next run. Where
@@ -46,6 +57,7 @@ def copy(source: Source, models: Sequence[Model], target: Target, report: Report
     todo = plan(source, models, target, report)
     for note in todo.notes:
         report(Note(note))
+    agree(todo)
     return carry_out(todo, source, target, report)
 
 
@@ -59,6 +71,8 @@ def carry_out(todo: Plan, source: Source, target: Target, report: Report = silen
         for _ in source.passing(()):
             pass
     receipts = work.receipts()
+    if isinstance(target, Tidies):
+        target.tidy()
     if work.failed:
         count = len(todo.models) + len(todo.failed)
         raise Partly(

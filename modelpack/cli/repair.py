@@ -1,0 +1,121 @@
+"""`modelpack repair`."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING
+
+import click
+
+from modelpack.cli.options import callback_options, json_option, quiet_option, registry_options
+from modelpack.cli.progress import Progress
+from modelpack.cli.talk import bundle_lines, complain, counted, leave_by, result, result_json, table, talk
+from modelpack.errors import Local, Partly
+from modelpack.hands.hashing import blamed
+from modelpack.verbs import locate
+from modelpack.verbs.registries import HTTPS, Access, is_registry, one_secret
+from modelpack.verbs.repair import Mended, Repaired, Spare, repair
+from modelpack.words.text import size
+
+if TYPE_CHECKING:
+    from modelpack.hands.callback import Calling
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  sudo modelpack repair /usr/share/ollama/.ollama/models --from qwen3.tar
+  modelpack repair bundle/ --from ~/.ollama/models --from http://10.0.0.5:11434#qwen3:8b"""
+)
+@click.argument("what", metavar="MODELS_DIR|BUNDLE")
+@click.option(
+    "--from",
+    "sources",
+    metavar="LOCATOR",
+    multiple=True,
+    required=True,
+    help="Where right bytes are taken from; several times: the first that has them.",
+)
+@callback_options
+@registry_options
+@json_option
+@quiet_option
+def command(
+    what: str, sources: tuple[str, ...], access: Access, calling: Calling | None, as_json: bool, quiet: bool
+) -> None:
+    """Put back what is damaged or missing in a models directory or a bundle.
+
+    Everything is checked as `verify` does it. Each bad blob is taken from the first LOCATOR that has it, and
+    hashed on its way; a manifest that cannot be read, from one that has a model of that name. What stood
+    there is kept aside. Nothing is deleted, and Ollama may run meanwhile.
+    """
+    one_secret(sources, access)
+    place = locate.Located.parse(what)
+    with Progress(quiet=quiet) as progress, ExitStack() as stack:
+        store = locate.source(place.text, report=progress)
+        spares = []
+        for text in sources:
+            found = locate.Located.parse(text)
+            by = access if is_registry(found.text) or not any(map(is_registry, sources)) else HTTPS
+            source = locate.source(found.text, access=by, calling=calling, report=progress)
+            if isinstance(source, AbstractContextManager):  # a server calls back: until we have done
+                stack.enter_context(source)
+            spares.append(Spare(text, source, [found.pick] if found.pick else [], progress))
+        with blamed(what):
+            done = repair(store, spares, [place.pick] if place.pick else [], progress)
+    if as_json:
+        result_json(_as_json(done))
+    else:
+        _show(what, done, quiet)
+    if done.good:
+        return
+    full = any(isinstance(one, Local) for one in done.left)
+    if not full and not done.mended:
+        leave_by(done.left)
+    for one in done.left:
+        complain(one)
+    raise SystemExit(Local.exit_code if full else Partly.exit_code)
+
+
+def _show(what: str, done: Repaired, quiet: bool) -> None:
+    for line in bundle_lines(what, done.fingerprint) if done.fingerprint is not None else ():
+        talk(line, quiet=quiet)
+    rows = [[one.kind, _shown(one), size(one.bytes), f"from {one.source}"] for one in done.mended]
+    for line in table(rows):
+        result(line)
+    for aside in dict.fromkeys(one.aside for one in done.mended if one.aside):
+        talk(f"kept aside: {aside}", quiet=quiet)
+    if done.good:
+        result(f"good: {counted(len(done.mended), 'repair')}" if done.mended else "good: nothing to repair")
+    else:
+        put_back = f"{counted(len(done.mended), 'repair')}, {counted(len(done.left), 'problem')} left"
+        result(put_back)
+    for sentence in done.unchecked:
+        result(f"not checked: {sentence}")
+
+
+def _shown(one: Mended) -> str:
+    return f"{one.name} ({one.users})" if one.users else one.name
+
+
+def _as_json(done: Repaired) -> dict[str, object]:
+    return {
+        "good": done.good,
+        "fingerprint": str(done.fingerprint) if done.fingerprint else None,
+        "repaired": [
+            {
+                "kind": one.kind,
+                "name": one.name,
+                "bytes": one.bytes,
+                "source": one.source,
+                "aside": one.aside or None,
+                "users": one.users,
+            }
+            for one in done.mended
+        ],
+        "left": [
+            {"kind": type(one).__name__, "what": one.what, "where": one.where, "advice": one.advice}
+            for one in done.left
+        ],
+        "unchecked": done.unchecked,
+    }
