@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SHARED
+from servers import FakeOllama
 
 from modelpack.stores.archive import Archive
 from modelpack.stores.folder import FolderBundle
@@ -517,3 +518,65 @@ def test_a_pipe_loads_into_a_server(tiny: Path, depot: CountingProxy) -> None:
     done = modelpack("load", "-", "--to", depot.url, cwd=tiny.parent, stdin=tiny.read_bytes())
     assert done.returncode == 0, done.stderr
     assert len(ModelsDir(tiny.parent / "depot").models()) == 1
+
+
+def test_a_load_with_its_proof(tiny: Path, depot: CountingProxy) -> None:
+    """--receipt writes what arrived, --prove reads back what was there; check tells drift."""
+    cwd = tiny.parent
+    first = modelpack("load", tiny, "--to", depot.url, "--receipt", "r.json", cwd=cwd)
+    assert first.returncode == 0, first.stderr
+    assert b"exact: the server can call back" in first.stderr
+    again = modelpack("load", tiny, "--to", depot.url, "--prove", "--receipt", "r.json", "--json", cwd=cwd)
+    assert again.returncode == 0, again.stderr
+    record = json.loads((cwd / "r.json").read_text())
+    assert {blob["state"] for blob in record["models"][0]["blobs"]} == {"read back"}
+    assert json.loads(again.stdout)["models"][0]["there"] is True
+    assert modelpack("check", "r.json", cwd=cwd).returncode == 0
+    gone = modelpack("ollama", "delete", "tiny-llama", "--yes", "--host", depot.url, cwd=cwd)
+    assert gone.returncode == 0, gone.stderr
+    assert modelpack("check", "r.json", cwd=cwd).returncode == 12
+
+
+def test_a_receipt_takes_no_other_files_place(tiny: Path, depot: CountingProxy) -> None:
+    """Refused before anything moves."""
+    (tiny.parent / "r.json").write_text("mine")
+    done = modelpack("load", tiny, "--to", depot.url, "--receipt", "r.json", cwd=tiny.parent)
+    assert done.returncode == 6
+    assert depot.sent < 4096
+    assert (tiny.parent / "r.json").read_text() == "mine"
+
+
+def test_a_depot_runs_nothing_to_try(tiny: Path, depot: CountingProxy) -> None:
+    """--try is refused before anything moves."""
+    done = modelpack("load", tiny, "--to", depot.url, "--try", cwd=tiny.parent)
+    assert done.returncode == 5
+    assert b"no engine" in done.stderr
+    assert depot.sent < 4096
+
+
+def test_warnings_stop_a_load_unless_forced(tmp_path: Path, depot: CountingProxy) -> None:
+    """A model that wants a newer Ollama than is there (a directory has none: nothing to compare with)."""
+    (tmp_path / "Modelfile").write_text(f"FROM {TINY}\nREQUIRES 99.0.0\n")
+    assert modelpack("pack", "./Modelfile", "-o", "n.tar", "--name", "n", cwd=tmp_path).returncode == 0
+    fake = FakeOllama("0.24.0")
+    with fake.running() as url:
+        done = modelpack("load", "n.tar", "--to", url, cwd=tmp_path)
+        assert done.returncode == 5, done.stderr
+        assert b"99.0.0" in done.stderr
+        assert b"--force loads all the same" in done.stderr
+        assert fake.received == 0
+        planned = modelpack("plan", "n.tar", "--to", url, "--json", cwd=tmp_path)
+        assert {one["level"] for one in json.loads(planned.stdout)["findings"]} >= {"warning"}
+        assert modelpack("load", "n.tar", "--to", url, "--force", cwd=tmp_path).returncode == 0
+
+
+def test_a_model_from_one_server_to_another(tiny: Path, depot: CountingProxy, tmp_path: Path) -> None:
+    """Read back here and loaded there, with no disk between."""
+    assert modelpack("load", tiny, "--to", depot.url, cwd=tiny.parent).returncode == 0
+    fake = FakeOllama("0.33.0")
+    with fake.running() as url:
+        done = modelpack("load", f"{depot.url}#tiny-llama", "--to", url, "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["models"][0]["same"] == "bytes"
+    packed = modelpack("pack", "tiny-llama", "--from", depot.url, "-o", "c.tar", cwd=tmp_path)
+    assert packed.returncode == 0, packed.stderr

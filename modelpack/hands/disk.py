@@ -184,6 +184,24 @@ class Folder:
         except OSError as error:
             raise from_os(error, into.path / new) from error
 
+    def link(self, name: str, into: Folder, new: str) -> None:
+        """Give *name* a second name, *new* in *into*; Refused where that is taken.
+
+        Nobody finds the first one missing meanwhile; but where the file system has no links, it moves.
+        """
+        try:
+            os.link(
+                self._at(name),
+                into._at(new),
+                src_dir_fd=self._fd,
+                dst_dir_fd=into._fd,
+                follow_symlinks=os.link not in os.supports_follow_symlinks,
+            )
+        except FileExistsError:
+            raise Refused("exists already", where=into.path / new) from None
+        except OSError:
+            self.rename(name, into, new, replace=False)
+
     def remove(self, name: str) -> None:
         """Remove the file or the empty directory *name*, where there is one."""
         try:

@@ -87,7 +87,7 @@ class Archive:
         """Where each file of the tar begins, and its bytes; Corrupt where the tar is cut or damaged."""
         fd = open_path(self.path)
         try:
-            return dict(_walk(fd, self.path))
+            return dict(walk(fd, self.path))
         finally:
             os.close(fd)
 
@@ -218,7 +218,7 @@ class Archive:
             self.__dict__.pop(cached, None)
 
 
-def _walk(fd: int, where: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+def walk(fd: int, where: Path) -> Iterator[tuple[str, tuple[int, int]]]:
     """Every file member of the tar in *fd*: path, (offset, size)."""
     end = os.fstat(fd).st_size
     members = Members(where)

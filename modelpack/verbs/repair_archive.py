@@ -22,9 +22,8 @@ from modelpack.hands.kept import Opened
 from modelpack.hands.scratch import NewFile, Scratch
 from modelpack.hands.writeback import Writer
 from modelpack.stores import Reader
-from modelpack.stores.archive import Archive, _walk
+from modelpack.stores.archive import Archive, walk
 from modelpack.verbs.plans import HANDS, users_of
-from modelpack.verbs.repair_bench import link
 from modelpack.verbs.repair_rescue import made_of, rescued
 from modelpack.verbs.repair_spares import Mended, Repaired, Spare, Spares, Write
 from modelpack.verbs.verdict import Verdict, check_blobs
@@ -112,7 +111,7 @@ def _write_anew(
                 system.give(file.fd, old, directory=False)
             file.writer.finish()
             aside = f"{stem}.bad-{secrets.token_hex(4)}"
-            link(folder, path.name, folder, aside)
+            folder.link(path.name, folder, aside)
             file.appear(folder, path.name)
     return failed, came, str(path.parent / aside)
 
@@ -147,7 +146,7 @@ class _Torn:
         self._offsets: dict[object, int] = {}
         fd = open_path(path)
         try:
-            for name, place in _walk(fd, path):
+            for name, place in walk(fd, path):
                 self._members[name] = place
         except Corrupt as error:
             self._broken = error

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 
 from modelpack.documents.model import Model
-from modelpack.errors import Local, ModelpackError, Refused
+from modelpack.errors import Local, ModelpackError
 from modelpack.hands import system
 from modelpack.hands.crew import Gone, in_parallel
 from modelpack.hands.disk import Folder
@@ -105,7 +105,7 @@ class Bench:
             if move:
                 folder.rename(name, bad, new, replace=False)
             else:
-                link(folder, name, bad, new)
+                folder.link(name, bad, new)
             bad.sync()
             return str(bad.path / new)
 
@@ -118,22 +118,3 @@ def bench(
     mode = 0o666 if like is None else 0o600
     with workshop(root, keyed(blobs), mode=mode, like=like) as scratch:
         yield Bench(root, scratch, like, report)
-
-
-def link(folder: Folder, name: str, into: Folder, new: str) -> None:
-    """Give the file *name* of *folder* a second name, *new* in *into*; Refused where that is taken.
-
-    Nobody finds the first one missing meanwhile; but where the file system has no links, it moves.
-    """
-    try:
-        os.link(
-            folder._at(name),
-            into._at(new),
-            src_dir_fd=folder._fd,
-            dst_dir_fd=into._fd,
-            follow_symlinks=os.link not in os.supports_follow_symlinks,
-        )
-    except FileExistsError:
-        raise Refused("exists already", where=into.path / new) from None
-    except OSError:
-        folder.rename(name, into, new, replace=False)

@@ -133,10 +133,11 @@ def faults(
 def in_turn(
     open_blob: OpenBlob, blobs: Sequence[Blob], sha256: bool, report: Report
 ) -> Iterator[tuple[Blob, ModelpackError | None]]:
-    """Read every blob: big ones side by side, one core each; a big one alone by all cores (BLAKE3)."""
+    """Read every blob: side by side, one core each; by BLAKE3 a few big ones one by one, by all cores."""
     hands = cores()
-    big = sum(blob.size >= _BIG for blob in blobs)
-    threads = hands if big < hands else 1
+    few = sum(blob.size >= _BIG for blob in blobs) < hands
+    together = few and not sha256 and all(blob.blake3 is not None for blob in blobs)  # SHA-256 is one core's
+    threads = hands if together else 1
 
     def work(blob: Blob, gone: Gone) -> ModelpackError | None:
         by_blake3 = blob.blake3 is not None and not sha256
@@ -149,7 +150,7 @@ def in_turn(
                     sha256=not by_blake3,
                     blake3=by_blake3,
                     threads=threads,
-                    overlap=threads > 1,
+                    overlap=few,
                 )
                 check(blob, hashes)
         except ModelpackError as error:
@@ -157,4 +158,4 @@ def in_turn(
         return None
 
     largest_first = sorted(blobs, key=lambda blob: -blob.size)
-    yield from in_parallel(largest_first, work, 1 if threads > 1 else hands)
+    yield from in_parallel(largest_first, work, 1 if together else hands)
