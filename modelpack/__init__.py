@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from modelpack.stores.server import ServerSource as ServerSource
     from modelpack.stores.server_create import ServerCreate as ServerCreate
     from modelpack.stores.wrappers import Joined as Joined
+    from modelpack.verbs.afterwards import Afterwards as Afterwards
     from modelpack.verbs.check import Checked as Checked
     from modelpack.verbs.check import check as check
     from modelpack.verbs.create import create_model as create_model
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
     from modelpack.verbs.repair import Spare as Spare
     from modelpack.verbs.repair import repair as repair
     from modelpack.verbs.shared import shared as shared
+    from modelpack.verbs.since import since as since
     from modelpack.verbs.transfer import copy as copy
     from modelpack.verbs.verdict import Remark as Remark
     from modelpack.verbs.verify import Verdict as Verdict
@@ -172,12 +174,14 @@ _HOMES = {
     "documents.record": ("Record",),
     "hands.callback_address": ("Calling",),
     "stores.server": ("ServerSource",),
+    "verbs.afterwards": ("Afterwards",),
     "verbs.check": ("Checked", "check"),
     "verbs.diff": ("diff",),
     "verbs.findings": ("Finding",),
     "verbs.inventory": ("inventory",),
     "verbs.preflight": ("preflight",),
     "verbs.repair": ("Mended", "Repaired", "Spare", "repair"),
+    "verbs.since": ("since",),
     "verbs.verdict": ("Remark",),
     "verbs.ways": ("Wish",),
     "words.reference": ("Reference",),

@@ -347,7 +347,7 @@ def test_windows_needs_port_80(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def come(at: Any) -> None:
         (place,) = places
-        (model,) = place._names
+        (model,) = place._here.port.names
         agent = {"User-Agent": "ollama/0.33.0 (amd64 windows) Go/go1.26"}
         ask(url(place), "GET", f"/v2/modelpack/{model}/manifests/latest", headers=agent)
         stream(at, [{"error": "pull model manifest: file does not exist"}])
@@ -594,3 +594,42 @@ def test_an_end_in_the_middle_hangs_up(callback: Callback) -> None:
         assert ask(url(callback), "PATCH", path, DATA).status == 404
         with pytest.raises(Unreachable):
             received.reader.readinto(memoryview(bytearray(100)))
+
+
+# --- several small registries at one port
+
+
+def test_one_fixed_port_serves_several() -> None:
+    """As a copy from server to server behind NAT needs it: whoever leaves first does not close it."""
+    place = f"127.0.0.1:{free_port()}"
+    one, other = (Callback(server, Calling(place, place)) for server in (SERVER, "http://127.0.0.1:9"))
+    with one:
+        first = one.name(ZERO)
+        with other, one.knock(first) as knock, other.offer(other.name(ZERO), b"{}") as offered:
+            (second,) = other._here.port.names.keys() - {first.model}
+            assert ask(url(one), "GET", f"/v2/modelpack/{second}/manifests/latest").body == b"{}"
+            assert ask(url(other), "GET", below(first, "manifests/latest")).status == 404
+            assert (offered.served, knock.caller is not None) == (1, True)
+        assert ask(url(one), "GET", "/v2/").status == 200
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(place.rpartition(":")[2])), timeout=5)
+
+
+def test_a_small_registry_is_entered_again() -> None:
+    """It listens until it was left as often."""
+    made = Callback(SERVER)
+    with made:
+        told = made.told
+        with made:
+            assert made.told == told
+        assert ask(url(made), "GET", "/v2/").status == 200
+
+
+def test_a_proxy_there_that_refuses() -> None:
+    words = "Get http://10.0.0.7: proxyconnect tcp: connection refused"
+    with (
+        pulling(lambda at: stream(at, [{"error": words}])) as (client, callback),
+        pytest.raises(Unreachable) as caught,
+    ):
+        reach(client, callback)
+    assert "NO_PROXY" in caught.value.advice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from servers import FakeOllama
 from modelpack.cli.check import command
 from modelpack.documents.record import Host, Record
 from modelpack.errors import Corrupt, Different, ModelpackError, NotFound, Unchecked, Unreachable
+from modelpack.hands.ollama import Ollama
 from modelpack.stores import Target
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.registry import ArtifactTarget, RegistryTarget
+from modelpack.verbs import check as checking
 from modelpack.verbs.check import worst
 from modelpack.verbs.record import now, record_of, write
 from modelpack.verbs.registries import Access
@@ -99,7 +101,7 @@ def spoil(file: Path) -> None:
 
 def test_a_directory_that_is_the_same(directory: Path) -> None:
     done = check("r.json", "-q")
-    assert done.stdout.count("same") == 2
+    assert done.stdout.count("same ID") == 2
     assert found() == {"full:latest": "same", "tiny:latest": "same"}
     done = check("r.json", "--prove")
     assert "same, 8 blobs read back" in done.stdout
@@ -147,6 +149,12 @@ def test_a_directory_that_is_not_here_is_not_damaged(directory: Path) -> None:
     assert "drive" in check("r.json", "-q", code=11).stderr
 
 
+def test_an_empty_mount_point_is_no_drift(directory: Path) -> None:
+    directory.rename("elsewhere")
+    directory.mkdir()
+    assert set(found(code=11).values()) == {"not checked"}
+
+
 def test_below_home(here: Path, store: MemoryStore) -> None:
     path = here / "home" / "m"
     path.parent.mkdir()
@@ -160,6 +168,9 @@ def test_below_home(here: Path, store: MemoryStore) -> None:
         Host("models directory", "m"),
         Host("models directory", "~other/m"),
         Host("server", "file:///etc"),
+        Host("server", "http://127.0.0.1:99999"),
+        Host("server", "http://127.0.0.1:24700?x"),
+        Host("server", ""),
         Host("registry", "oci://"),
     ],
 )
@@ -212,6 +223,15 @@ def test_several_receipts(directory: Path, here: Path, store: MemoryStore) -> No
     assert len(check("r.json", "s.json", "t.json", code=12).stdout.splitlines()) == 6
 
 
+def test_an_environment_that_is_wrong_is_not_the_hosts_fault(
+    here: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with own_depot(here / "m") as depot:
+        loaded(store, server(depot.url), Host("server", depot.url))
+        monkeypatch.setenv("OLLAMA_HOST", "@@@")
+        assert set(found().values()) == {"same"}
+
+
 def test_a_key_goes_nowhere_because_a_file_says_so(
     here: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +244,32 @@ def test_a_key_goes_nowhere_because_a_file_says_so(
         monkeypatch.setenv("OLLAMA_HOST", url)
         assert set(found(code=12).values()) == {"gone"}
         assert any("very-secret" in str(head) for head in fake.heads)
+
+
+@pytest.mark.parametrize("prove", [(), ("--prove", "--callback", "127.0.0.1")])
+def test_a_model_that_is_removed_meanwhile_is_gone_and_not_damaged(
+    here: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, prove: tuple[str, ...]
+) -> None:
+    """Between its being listed and its blobs being asked for; or read."""
+    with own_depot(here / "m") as depot:
+        loaded(store, server(depot.url), Host("server", depot.url))
+
+        def after(call: Callable[..., Any]) -> Callable[..., Any]:
+            def removing(*args: Any, **more: Any) -> Any:
+                if depot.url in removed:
+                    return call(*args, **more)
+                removed.append(depot.url)
+                ask(depot.url, "DELETE", "/api/delete", {"model": "tiny"})
+                return call(*args, **more)
+
+            return removing
+
+        removed: list[str] = []
+        if prove:
+            monkeypatch.setattr(checking, "read_back", after(checking.read_back))
+        else:
+            monkeypatch.setattr(Ollama, "which", after(Ollama.which))
+        assert found(*prove, code=12) == {"full:latest": "same", "tiny:latest": "gone"}
 
 
 # --- registries
@@ -282,12 +328,24 @@ def test_a_registry_s_secret_is_for_the_user_to_give(
 
 
 def test_a_file_that_is_no_receipt(here: Path) -> None:
+    """Our own file: of the host nothing is known, and nothing is called damaged."""
     Path("r.json").write_text("{}")
-    check("r.json", "-q", code=5)
+    assert "no receipt" in check("r.json", "-q", code=11).stderr
     Path("r.json").write_text("noise")
-    check("r.json", "-q", code=4)
+    check("r.json", "-q", code=11)
     Path("r.json").unlink()
-    check("r.json", "-q", code=3)
+    check("r.json", "-q", code=11)
+
+
+def test_one_that_cannot_be_read_keeps_no_other_from_being_checked(directory: Path) -> None:
+    Path("cut.json").write_text("{")
+    done = check("cut.json", "r.json", code=11)
+    assert done.stdout.count("same ID") == 2
+    assert "cut.json: this receipt cannot be read" in done.stderr
+    cut, good = json.loads(check("cut.json", "r.json", "--json", code=11).stdout)
+    assert (cut["models"], len(cut["problems"]), len(good["models"])) == ([], 1, 2)
+    manifest(directory, "tiny").unlink()
+    check("cut.json", "r.json", code=12)
 
 
 def test_what_failed_then_is_said(directory: Path) -> None:

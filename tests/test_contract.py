@@ -510,7 +510,7 @@ def test_another_model_nobody_has_hashed_is_told_before_a_byte_moves(place: Plac
     other = store.image("loose", (MODEL, noise(3_000_000)), unread=1)
     before = place.look()
     with pytest.raises(Taken):
-        plan(store, [other], place.target())
+        copy(store, [other], place.target())
     assert place.look() == before
 
 
@@ -911,7 +911,7 @@ def test_what_nobody_has_hashed_arrives_at_a_server(server: InDepot) -> None:
     other = store.image("loose", *TINY, unread=1)
     before = server.look()
     with pytest.raises(Taken):
-        plan(store, [other], server.target())
+        copy(store, [other], server.target())
     assert server.look() == before
 
 

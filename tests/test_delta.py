@@ -35,7 +35,7 @@ from modelpack.documents.gojson import canonical_json
 from modelpack.documents.model import blobs_of
 from modelpack.documents.receipt import Receipt
 from modelpack.documents.record import Arrived, Host, Record
-from modelpack.errors import Corrupt, NotFound, Unsupported
+from modelpack.errors import Corrupt, NotFound, Unreachable, Unsupported
 from modelpack.hands.ollama import Ollama
 from modelpack.stores import Source
 from modelpack.stores.archive import Archive
@@ -46,6 +46,7 @@ from modelpack.stores.wrappers import Joined
 from modelpack.verbs import locate
 from modelpack.verbs.installed import Installed
 from modelpack.verbs.inventory import held, of_directory, of_server
+from modelpack.verbs.record import record_of
 from modelpack.verbs.since import Known, Left, known, known_of_record, left_out, since
 from modelpack.verbs.transfer import copy
 from modelpack.verbs.verify import verify
@@ -219,6 +220,27 @@ def test_a_receipt(tmp_path: Path) -> None:
         assert [str(model.name) for model in left.there] == ["other:latest"]
         assert len(left.expects.blobs) == count
         assert list(known_of_record(record))[1] == held(there.models()[1])
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_receipt_whose_proof_failed(damaged: bool, tmp_path: Path) -> None:
+    """What it found to be damaged is not there, by ID or blob; where it could not look, all is as without."""
+    tiny, other = before().models()
+    wrong = frozenset([tiny.blobs[0].digest or Digest.of(b"")] if damaged else [])
+    receipts = [
+        Receipt(tiny, tiny.name, tiny.document.id, True, "exact", present=tiny.blobs, wrong=wrong),
+        Receipt(other, other.name, other.document.id, True, "exact", present=other.blobs),
+    ]
+    error = Corrupt("is damaged") if damaged else Unreachable("hung up")
+    times = {"started": "2026-01-01T00:00:00Z", "ended": "2026-01-01T00:00:01Z"}
+    host = Host("server", "http://127.0.0.1:11434", "0.33.0")
+    record = record_of(receipts, {"prove": {tiny.name.full: error}}, host, bundle=None, **times)
+    for failed in (record, replace(record, failed=())):  # by the state of the blob, too
+        (tmp_path / "r.json").write_bytes(failed.to_bytes())
+        left = since([str(tmp_path / "r.json")], before(), before().models(), NOWHERE)
+        assert [str(one.name) for one in left.models] == (["tiny:latest"] if damaged else [])
+        left = since([str(tmp_path / "r.json")], after(), after().models(), NOWHERE)
+        assert len(left.expects.blobs) == (0 if damaged else 1)
 
 
 def test_what_is_neither(tmp_path: Path, target: Path, tiny: MemoryStore) -> None:

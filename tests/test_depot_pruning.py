@@ -20,6 +20,7 @@ from modelpack.depot.app import Depot
 from modelpack.depot.pruning import GRACE, prune
 from modelpack.depot.serve import running
 from modelpack.depot.shelf import Directory
+from modelpack.hands import system
 from modelpack.hands.callback import Callback, Caller, Calling, reach
 from modelpack.hands.ollama import Ollama
 from modelpack.stores.models_dir import ModelsDir
@@ -107,10 +108,31 @@ def test_what_lies_at_another_level_is_not_looked_at(place: Path) -> None:
 
 
 def test_nothing_goes_while_somebody_loads(place: Path) -> None:
-    (place / ".modelpack").mkdir()
+    """Be it that another run just made something there, or is at work on one file for hours."""
+    ours = place / ".modelpack"
+    ours.mkdir()
     assert prune(Directory(place)) == []
-    (place / ".modelpack").rmdir()
+    old(ours / "modelpack-0123")
+    old(ours)
+    with (ours / "modelpack-0123").open("rb") as file:
+        assert system.lock(file.fileno(), wait=False)
+        assert prune(Directory(place)) == []
     assert prune(Directory(place)) == [ORPHAN]
+
+
+def test_what_a_repair_has_set_aside_keeps_nothing(place: Path) -> None:
+    (place / ".modelpack" / "bad").mkdir(parents=True)
+    (place / ".modelpack" / "bad" / "sha256-x").write_bytes(b"x")
+    assert prune(Directory(place)) == []
+    old(place / ".modelpack")
+    assert prune(Directory(place)) == [ORPHAN]
+    assert (place / ".modelpack" / "bad" / "sha256-x").exists()
+
+
+def test_a_link_that_stands_for_our_own_directory(place: Path) -> None:
+    (place / ".modelpack").symlink_to(place)
+    os.utime(place / ".modelpack", (0, 0), follow_symlinks=False)
+    assert prune(Directory(place)) == []
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from modelpack.documents.image import Image
 from modelpack.documents.inventory import Held, Inventory
 from modelpack.documents.receipt import Receipt
 from modelpack.documents.record import Arrived, Host, Record
-from modelpack.errors import Corrupt, NotFound, Usage
+from modelpack.errors import Corrupt, NotFound, Unchecked, Usage
 from modelpack.hands.ollama import Ollama
 from modelpack.stores import Source
 from modelpack.stores.archive import Archive
@@ -335,6 +335,58 @@ def record_of(store: MemoryStore, id_: Digest | None = None) -> bytes:
     host = Host("server", "http://127.0.0.1:11434", "0.33.0")
     times = ("2026-01-31T23:59:59Z", "2026-01-31T23:59:59Z")
     return Record("1", None, host, *times, tuple(map(Arrived.of, receipts))).to_bytes()
+
+
+def test_what_a_server_made_of_a_model_is_not_the_model(tmp_path: Path) -> None:
+    """The receipt of a create: another ID, and so another model; of which the receipt knows no blob."""
+    store = one("m", *BASE)
+    (model,) = store.models()
+    theirs = Digest.of(b"theirs")
+    for note in ("", "The server made something else of it."):
+        receipt = Receipt(model, model.name, theirs, False, "create", sent=model.blobs, note=note)
+        file = receipt_file(tmp_path / "r.json", receipt)
+        done = run(tar(tmp_path / "a.tar", store), file)
+        assert done.exit_code == 12
+        assert f"→ {theirs.short}" in done.stdout
+        assert f"not compared: the server made it itself of {model.document.id.short}" in done.stdout
+        (tmp_path / "a.tar").unlink()
+    same = receipt_file(tmp_path / "s.json", Receipt(model, model.name, theirs, False, "exact"))
+    assert run(tar(tmp_path / "a.tar", store), same).exit_code == 0  # an old server: the same blobs
+
+
+def test_a_receipt_whose_proof_found_damage_is_not_called_the_same(tmp_path: Path) -> None:
+    store = one("m", *BASE)
+    (model,) = store.models()
+    wrong = frozenset([model.blobs[0].digest or Digest.of(b"")])
+    receipt = Receipt(model, model.name, model.document.id, None, "exact", present=model.blobs, wrong=wrong)
+    file, bundle = receipt_file(tmp_path / "r.json", receipt), tar(tmp_path / "a.tar", store)
+    done = run(bundle, file)
+    assert done.exit_code == 11
+    assert "was read back and is wrong" in done.stdout
+    with pytest.raises(Unchecked):
+        run(bundle, f"{file}#m")
+
+
+@pytest.mark.parametrize("raw", [b"", b"[[[", b'"s"', b"\xff"])
+def test_messages_that_cannot_be_read(tmp_path: Path, raw: bytes) -> None:
+    a = directory(tmp_path / "a", one("m", *BASE, (MESSAGES, raw)))
+    b = directory(tmp_path / "b", one("m", *BASE))
+    for pair in ((a, b), (b, a)):
+        assert run(*pair).exit_code == 12
+
+
+def test_names_for_a_moment_are_no_models(tmp_path: Path) -> None:
+    store = one("m", *BASE)
+    a = directory(tmp_path / "a", store)
+    store.image(f"10.0.0.7:4000/modelpack/{12 * 'a'}-{32 * 'b'}", *BASE)
+    assert run(a, directory(tmp_path / "b", store)).exit_code == 0
+
+
+def receipt_file(path: Path, receipt: Receipt) -> Path:
+    host = Host("server", "http://127.0.0.1:11434", "0.33.0")
+    times = ("2026-01-31T23:59:59Z", "2026-01-31T23:59:59Z")
+    path.write_bytes(Record("1", None, host, *times, (Arrived.of(receipt),)).to_bytes())
+    return path
 
 
 def test_receipts(tmp_path: Path) -> None:

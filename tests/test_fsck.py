@@ -15,7 +15,7 @@ import pytest
 from conftest import FULL, TINY, WEIGHTS, MemoryStore, forked, needs_root, noise, waited
 from test_cli import modelpack
 
-from modelpack.errors import Corrupt, NotFound, Refused
+from modelpack.errors import Corrupt, NotFound, Refused, Unchecked
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.models_dir_fsck import Owner
 from modelpack.verbs import fsck as module
@@ -45,6 +45,11 @@ def kinds(verdict: Verdict) -> list[tuple[str, str]]:
     return sorted((one.kind, Path(one.where).name) for one in verdict.remarks)
 
 
+def unchecked(verdict: Verdict) -> list[str]:
+    """What was not looked at; but for the rights, of which nothing is known where root runs the tests."""
+    return [one for one in verdict.unchecked if not one.startswith("Rights:")]
+
+
 def flip(path: Path) -> None:
     """Change one byte in the middle."""
     data = bytearray(path.read_bytes())
@@ -54,7 +59,7 @@ def flip(path: Path) -> None:
 
 def test_a_good_directory_has_no_remarks(models: Path) -> None:
     found = verify(ModelsDir(models))
-    assert (found.good, found.models, found.unchecked) == (True, 5, [])
+    assert (found.good, found.models, unchecked(found)) == (True, 5, [])
     assert kinds(found) == [("colon", "example.com:5000")]
 
 
@@ -64,7 +69,6 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
     "longer": (lambda path: path.write_bytes(path.read_bytes() + b"x"), Corrupt, "bytes, not"),
     "empty": (lambda path: path.write_bytes(b""), Corrupt, "has 0 bytes"),
     "gone": (Path.unlink, NotFound, "is missing"),
-    "link": (lambda path: (path.rename(path.with_name("x")), path.symlink_to("x")), Refused, "symbolic link"),
 }
 
 
@@ -79,6 +83,70 @@ def test_every_damage_of_a_blob_is_found(how: str, models: Path) -> None:
     assert "used by Someone/Tiny:v1.5-q4_K, twin:latest" in problem.what
     assert "modelpack repair" in problem.advice
     assert [one.digest for one, _ in found.bad] == [Digest.of(WEIGHTS)]
+
+
+@pytest.mark.parametrize("which", ["blob", "blobs", "manifest", "model"])
+def test_what_a_link_leads_to_is_not_called_damaged(which: str, models: Path) -> None:
+    """Ollama follows it: nobody is told to move it away, or to repair it; and it is said once."""
+    place = {
+        "blob": blob(models),
+        "blobs": models / "blobs",
+        "manifest": manifest(models),
+        "model": manifest(models).parent,
+    }[which]
+    place.rename(models.parent / "on another disk")
+    place.symlink_to(models.parent / "on another disk")
+    found = verify(ModelsDir(models))
+    (problem,) = found.problems
+    assert isinstance(problem, Unchecked)
+    assert problem.where == str(place)
+    assert "Ollama follows it" in problem.advice
+    assert "repair" not in problem.advice
+    assert "foreign" not in [one.kind for one in found.remarks]
+    done = modelpack("verify", models, cwd=models)
+    assert done.returncode == 11
+    assert done.stderr.count(b"symbolic link") == 1
+
+
+STANDING: dict[str, Callable[[Path], object]] = {
+    "a symbolic link": lambda path: path.symlink_to("nothing"),
+    "a directory": Path.mkdir,
+    "a FIFO": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("what", STANDING)
+@pytest.mark.parametrize("which", [blob, manifest])
+def test_what_stands_in_the_way_is_to_be_moved_away(
+    what: str, which: Callable[[Path], Path], models: Path
+) -> None:
+    which(models).unlink()
+    STANDING[what](which(models))
+    found = verify(ModelsDir(models))
+    (problem,) = found.problems
+    assert isinstance(problem, Refused)
+    assert problem.advice.startswith("Move it away; then `modelpack repair`")
+
+
+@pytest.mark.parametrize("what", ["a symbolic link", "a FIFO", "a plain file"])
+@pytest.mark.parametrize("name", [".modelpack", ".modelpack/bad"])
+def test_what_stands_for_our_own_directory(what: str, name: str, models: Path) -> None:
+    """It blinds nobody: the rest is checked."""
+    place = models / name
+    place.parent.mkdir(exist_ok=True)
+    STANDING.get(what, Path.touch)(place)
+    flip(blob(models))
+    found = verify(ModelsDir(models))
+    assert [type(one) for one in found.problems] == [Corrupt]
+    (remark,) = [one for one in found.remarks if one.where == str(place)]
+    assert (remark.kind, remark.what) == ("foreign", f"is {what} where modelpack's own directory would be")
+
+
+def test_each_blob_is_counted_once(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = verify(ModelsDir(models)).blobs
+    flip(blob(models))
+    meanwhile(monkeypatch, lambda: written(blob(models), blob(models).read_bytes()))
+    assert verify(ModelsDir(models)).blobs == count
 
 
 @pytest.mark.parametrize("raw", [b"", b"\0" * 300, b'{"schemaVersion":2', b"[" * 5000])
@@ -112,7 +180,7 @@ def test_what_is_odd_is_no_damage(models: Path) -> None:
     template = blob(models, TINY[1][1])
     template.rename(template.with_name(template.name.replace("-", ":")))
     found = verify(ModelsDir(models))
-    assert (found.problems, found.models, found.unchecked) == ([], 7, [])
+    assert (found.problems, found.models, unchecked(found)) == ([], 7, [])
     assert kinds(found) == sorted(
         [
             ("orphan", Digest.of(orphan).file_name),
@@ -217,6 +285,15 @@ def test_files_that_the_service_cannot_read(shelf: MemoryStore, open_place: Path
 
 
 @needs_root
+def test_of_a_directory_of_root_s_the_rights_are_not_known(models: Path) -> None:
+    """Made by `sudo load`: nothing there says who the service is."""
+    (said,) = verify(ModelsDir(models)).unchecked
+    assert said.startswith("Rights: root owns the directory")
+    os.chown(models, 54321, 54321)
+    assert verify(ModelsDir(models)).unchecked == []
+
+
+@needs_root
 def test_what_we_cannot_read_is_not_called_damaged(models: Path) -> None:
     os.chmod(blob(models), 0)
     for folder in (models.parent, models, models / "blobs"):
@@ -254,7 +331,7 @@ def test_a_manifest_that_was_just_being_written(models: Path, monkeypatch: pytes
     manifest(models).write_bytes(b"")
     meanwhile(monkeypatch, lambda: manifest(models).write_bytes(raw))
     found = verify(ModelsDir(models))
-    assert (found.problems, found.models, found.unchecked) == ([], 5, [])
+    assert (found.problems, found.models, unchecked(found)) == ([], 5, [])
 
 
 def test_a_manifest_that_is_written_again_and_again(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,20 +402,27 @@ def test_a_blob_that_came_by_rename(
 
     meanwhile(monkeypatch, came)
     found = verify(ModelsDir(models))
-    assert (found.problems, found.unchecked) == ([], [])
+    assert (found.problems, unchecked(found)) == ([], [])
+
+
+def restless(found: Verdict) -> None:
+    (problem,) = found.problems
+    assert isinstance(problem, Unchecked)
+    assert "changed at every look" in problem.what
+    assert found.bad == []
+    assert not found.good
 
 
 def test_a_manifest_that_comes_between_mark_and_look(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each time it was not there just before: nobody knows that it is the same one."""
     monkeypatch.setattr(module, "manifest_marks", lambda _path: {})
     blob(models).unlink()
-    found = verify(ModelsDir(models))
-    assert found.problems == []
-    assert "What changed at every look" in found.unchecked[0]
+    restless(verify(ModelsDir(models)))
 
 
 def test_a_blob_that_never_rests(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What changes at each look is neither damaged nor whole: it was not checked."""
+    """What changes at each look is neither damaged nor whole: it was not checked, and that is a problem."""
+    count = verify(ModelsDir(models)).blobs
     flip(blob(models))
     place = blob(models)
 
@@ -349,8 +433,10 @@ def test_a_blob_that_never_rests(models: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(module.time, "sleep", again)
     found = verify(ModelsDir(models))
-    assert found.problems == []
-    assert "What changed at every look" in found.unchecked[0]
+    restless(found)
+    assert found.blobs == count
+    done = modelpack("verify", models, cwd=models)
+    assert done.returncode == 4  # at rest
 
 
 def test_while_a_thread_loads_and_removes(shelf: MemoryStore, quick: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelpack.documents.gojson import go_json, go_number, go_numbers
+from modelpack.documents.gojson import go_json, go_number, go_numbers, parse_object
 from modelpack.errors import Corrupt
 
 FLOATS = {
@@ -115,3 +115,18 @@ def test_ints_become_what_a_float64_holds(value: int) -> None:
 def test_an_int_that_no_float64_reaches_is_refused() -> None:
     with pytest.raises(Corrupt):
         go_numbers({"num_ctx": 10**400})
+
+
+def test_lists_and_objects_are_counted_before_they_are_made() -> None:
+    raw = b'{"a":[[],{}]}'
+    assert parse_object(raw, "x", containers=4) == {"a": [[], {}]}
+    with pytest.raises(Corrupt, match="more than 3 lists and objects"):
+        parse_object(raw, "x", containers=3)
+
+
+def test_numbers_without_end_are_told_of_in_our_words() -> None:
+    for raw in (b'{"a":%s}' % (b"1" * 5000), b'{"a":1e999}', b'{"a":NaN}'):
+        with pytest.raises(Corrupt) as caught:
+            parse_object(raw, "x")
+        assert "sys." not in caught.value.what
+        assert "is not JSON: " in caught.value.what

@@ -20,7 +20,7 @@ from test_cli import modelpack
 from modelpack.depot.app import Depot
 from modelpack.depot.serve import running
 from modelpack.documents.inventory import LIMIT, Held, Inventory
-from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unsupported
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unsupported, Usage
 from modelpack.hands.ollama import Ollama
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.verbs.inventory import inventory, of_directory, of_server, write
@@ -140,7 +140,9 @@ def test_what_cannot_be_is_corrupt() -> None:
         Inventory.parse(changed(lambda value: value.update(version=2)), "here")
     with pytest.raises(Corrupt):
         Inventory.parse(b" " * (LIMIT + 1), "here")
-    with pytest.raises(Corrupt, match="more lists"):
+    with pytest.raises(Corrupt, match="20000 models"):
+        Inventory.parse(changed(lambda value: value.update(models=[{}] * 20_001)), "here")
+    with pytest.raises(Corrupt, match="lists and objects"):
         Inventory.parse(b"[" * 2_000_000, "here")
 
 
@@ -208,6 +210,25 @@ def test_a_server_tells_ids_and_its_version(shelf: MemoryStore, tmp_path: Path) 
     assert found.version
     assert found.models == tuple(dataclasses.replace(one, blobs=None) for one in whole.models)
     assert url.rpartition(":")[2].encode() not in found.to_bytes()
+
+
+def test_names_for_a_moment_are_left_out(shelf: MemoryStore, tmp_path: Path) -> None:
+    """They tell addresses of whoever loaded to the host, or read there."""
+    copy(shelf, shelf.models(), ModelsDir(tmp_path))
+    want = of_directory(ModelsDir(tmp_path)).inventory
+    left = tmp_path / "manifests" / "10.0.0.7:41234" / "modelpack" / f"{'a' * 12}-{'b' * 32}"
+    left.mkdir(parents=True)
+    raw = (tmp_path / "manifests" / "registry.ollama.ai" / "library" / "full" / "latest").read_bytes()
+    (left / "latest").write_bytes(raw)
+    assert of_directory(ModelsDir(tmp_path)).inventory == want
+    with running(Depot(tmp_path)) as url:
+        assert [one.name for one in inventory(url).inventory.models] == [one.name for one in want.models]
+
+
+def test_no_name_is_picked_of_a_server() -> None:
+    """Its port would be no port, and another one be asked."""
+    with pytest.raises(Usage, match="all that a server has"):
+        inventory("http://127.0.0.1:11434#tiny")
 
 
 def test_a_version_that_is_none_is_not_told() -> None:

@@ -151,7 +151,7 @@ def test_what_create_alone_needs() -> None:
 def test_headers_tell_nothing_to_newer_ones() -> None:
     """What only a header can tell is old by then."""
     last = version_number(HEADERS_TELL_BEFORE) or (0, 0, 0)
-    tables = [needs._MMPROJ, needs._SPLIT, needs._CHAT_TEMPLATE, *TENSORS.values()]
+    tables = [needs._MMPROJ, needs._SPLIT, needs.CHAT_TEMPLATE, *TENSORS.values()]
     assert all((version_number(since) or (9, 9, 9)) <= last for since in tables)
 
 

@@ -18,6 +18,7 @@ from servers import FakeOllama, full, say
 from terminals import on_terminal
 
 from modelpack.cli import plan_shown
+from modelpack.documents.image import Image
 from modelpack.documents.inventory import Held, Inventory
 from modelpack.documents.model import Model
 from modelpack.errors import Corrupt, Unsupported
@@ -34,7 +35,9 @@ from modelpack.verbs import preflight as preflight_module
 from modelpack.verbs.plans import Plan, plan
 from modelpack.verbs.preflight import Finding, preflight, stop
 from modelpack.verbs.transfer import copy
+from modelpack.verbs.ways import Wish, server_target
 from modelpack.words.blob import MIB, MODEL, TEMPLATE, Blob
+from modelpack.words.digest import ZERO
 from modelpack.words.name import Name
 
 GGUF = (FIXTURES / "tiny-llama.gguf").read_bytes()
@@ -124,11 +127,15 @@ def test_a_chat_template_is_a_note(tmp_path: Path) -> None:
     store.image("m", (MODEL, CHAT), config=b'{"model_family":"llama"}')
     source = bundle(tmp_path, store)
     with server("0.24.0", source) as target:
-        found = look(source, target)
+        # By create the server looks for a template itself.
+        assert not any("chat template" in one.what for one in look(source, target))
+        exactly = server_target(target.client, source, wish=Wish(exact=True))
+        found = look(source, exactly)
         assert words(found) == []
         assert any("chat template" in what for what in words(found, "note"))
     with server("0.30.0", source) as target:
-        assert not any("chat template" in one.what for one in look(source, target))
+        exactly = server_target(target.client, source, wish=Wish(exact=True))
+        assert not any("chat template" in one.what for one in look(source, exactly))
 
 
 def test_headers_are_left_alone_where_they_tell_nothing() -> None:
@@ -251,10 +258,11 @@ def test_the_largest_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_server_does_not_tell_its_room(tmp_path: Path) -> None:
     source = bundle(tmp_path, holding())
     with server("0.24.0", source) as target:
-        notes = words(look(source, target), "note")
+        assert look(source, target) == ()  # so little goes anywhere
+        todo = plan(source, source.models(), target)
+        much = dataclasses.replace(todo, missing=(Blob(1024 * MIB + 1, MODEL, ZERO),))
+        notes = words(preflight(much, source, target), "note")
         assert any("its free space cannot be known from here" in what for what in notes)
-        copy(source, source.models(), target)
-        assert look(source, target) == ()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells it")
@@ -430,7 +438,27 @@ def test_an_inventory_without_blobs_knows_whole_models(tmp_path: Path) -> None:
     assert target.placed(changed) is None
     assert len(target.missing([changed])) == len(model.blobs)
     found = preflight(plan(source, [changed], target), source, target)
+    (one,) = (one for one in found if "stands for another model there" in one.what)
+    assert one.level == "warning"
+    assert "would refuse that without --replace" in one.advice
+    target.replace = True
+    found = preflight(plan(source, [changed], target), source, target)
     assert any("stands for another model there" in what for what in words(found, "note"))
+
+
+def test_an_inventory_of_an_old_ollama(tmp_path: Path) -> None:
+    """Before 0.19 a model that was loaded exactly has another ID."""
+    have = MemoryStore()
+    have.image("tiny", *TINY)
+    (model,) = have.models()
+    assert isinstance(model.document, Image)
+    made = Model(model.name, Image.parse(model.document.raw + b"\n", ""))
+    for version, there in (("0.12.6", True), ("0.19.0", False)):
+        target = InventoryTarget(inventory_of(have, blobs=False, version=version))
+        assert (target.missing([made]) == []) is there
+        placed = target.placed(made)
+        assert (placed is not None) is there
+        assert placed is None or (placed.id, placed.same_bytes) == (model.document.id, False)
 
 
 # --- how it is shown
@@ -441,6 +469,7 @@ from modelpack.cli.plan_shown import show_plan, tell
 from modelpack.errors import Unsupported
 from modelpack.verbs.plans import Plan
 from modelpack.verbs.preflight import Finding
+from modelpack.words.digest import ZERO
 from modelpack.words.name import Name
 long = "words of \\x1b[31m and that go on and on " * 6
 found = [Finding(level, Name.parse("m"), f"{level}-one {long}", f"do-{level} {long}")

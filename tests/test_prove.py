@@ -5,28 +5,42 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from conftest import FULL, TINY, MemoryStore
 from depots import make, own_depot
 from registries import docker_registry
 from servers import FakeOllama, say
 
-from modelpack.documents.receipt import Receipt
+from modelpack.cli.load import command
+from modelpack.cli.words import SAME
+from modelpack.documents.receipt import Receipt, State
 from modelpack.documents.record import Host
-from modelpack.errors import Corrupt, Different, NotFound, Refused, Unreachable, Unsupported, Usage
+from modelpack.errors import (
+    Corrupt,
+    Different,
+    ModelpackError,
+    NotFound,
+    Refused,
+    Unreachable,
+    Unsupported,
+    Usage,
+)
 from modelpack.hands.callback import Calling
 from modelpack.hands.ollama import Ollama
 from modelpack.stores import Target
+from modelpack.stores.archive import Archive
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.registry import RegistryTarget
 from modelpack.stores.server_create import ServerCreate
 from modelpack.verbs.afterwards import Afterwards
 from modelpack.verbs.attempt import attempt, attempts
-from modelpack.verbs.hosts import opened
+from modelpack.verbs.hosts import There, opened
 from modelpack.verbs.prove import prove
 from modelpack.verbs.record import host_of, read
 from modelpack.verbs.registries import Access
@@ -34,6 +48,7 @@ from modelpack.verbs.targets import server
 from modelpack.verbs.transfer import copy
 from modelpack.words.blob import MODEL
 from modelpack.words.digest import Digest
+from modelpack.words.name import Name
 from modelpack.words.reference import Reference
 
 LOOPBACK = Calling(callback="127.0.0.1")
@@ -108,8 +123,10 @@ def test_a_damaged_blob_names_the_models_and_the_host(tmp_path: Path) -> None:
         assert "modelpack repair" in error.advice
     for receipt in done:
         states = [str(state) for _, state in receipt.states()]
-        assert states.count("seen by name and size") == 1
+        assert states.count("read back: wrong") == 1
         assert states.count("read back") == len(states) - 1
+        assert receipt.same is None
+        assert receipt.to_json()["wrong"] == [str(store.models()[0].blobs[0].digest)]
 
 
 def test_what_changed_meanwhile_is_no_damage(tmp_path: Path) -> None:
@@ -119,8 +136,40 @@ def test_what_changed_meanwhile_is_no_damage(tmp_path: Path) -> None:
     other.image("full", *TINY)
     copy(other, other.models(), ModelsDir(tmp_path, replace=True))
     ModelsDir(tmp_path).path.joinpath("manifests", *receipts[1].name.parts).unlink()
-    _, failed = proven(at(tmp_path), receipts)
+    done, failed = proven(at(tmp_path), receipts)
     assert [type(error) for error in failed.values()] == [Different, NotFound]
+    assert [one.same for one in done] == [None, None]
+
+
+class Removing:
+    """A host where the model *gone* is removed as soon as it was read."""
+
+    def __init__(self, there: There, gone: str, client: Ollama) -> None:
+        self.there, self.gone, self.client = there, Name.parse(gone), client
+
+    def __getattr__(self, key: str) -> Any:
+        return getattr(self.there, key)
+
+    def read(self, name: Name) -> object:
+        found = self.there.read(name)
+        if name == self.gone and found is not None:
+            self.client.delete(str(name))
+        return found
+
+
+@pytest.mark.parametrize("gone", ["full", "twin"])
+def test_a_model_that_is_removed_meanwhile_is_no_damage(tmp_path: Path, gone: str) -> None:
+    """Neither of itself, nor of another one that shares a blob with it."""
+    store = there(tmp_path / "m")
+    with own_depot(tmp_path / "m") as depot, Ollama(depot.url) as client:
+        receipts = copy(store, store.models(), server(depot.url))
+        host = Host("server", depot.url, "0")
+        with opened(host, ours=True, calling=LOOPBACK) as now:
+            done, failed = prove(receipts, Removing(now, gone, client), host.where)
+    assert {key: type(error) for key, error in failed.items()} == {Name.parse(gone).full: Different}
+    assert {one.name.model: one.same for one in done} == {"full": "bytes", "twin": "bytes"} | {gone: None}
+    for receipt in done:
+        assert State.WRONG not in {state for _, state in receipt.states()}
 
 
 def test_a_depot_read_back(tmp_path: Path) -> None:
@@ -306,7 +355,9 @@ def test_the_receipt_is_written_where_proving_failed(tmp_path: Path) -> None:
         ("load", "Refused"), ("prove", "Corrupt"), ("prove", "Corrupt"),
     ]  # fmt: skip
     assert record.bundle == Digest.of(b"b")
-    assert {str(blob.state) for blob in record.models[1].blobs} == {"read back", "seen by name and size"}
+    assert {str(blob.state) for blob in record.models[1].blobs} == {"read back", "read back: wrong"}
+    assert record.models[1].same is None
+    assert set(record.disproved) == {one.name for one in record.models}
 
 
 def test_what_cannot_be_is_said_before(tmp_path: Path) -> None:
@@ -339,3 +390,115 @@ def test_a_load_to_a_depot_and_its_file(tmp_path: Path) -> None:
             "model": "read back", "template": "sent", "params": "sent", "v1+json": "sent",
         }  # fmt: skip
         assert value["host"] | {"version": 0} == {"kind": "server", "where": depot.url, "version": 0}
+
+
+def test_no_port_and_proof_is_a_wrong_call(tmp_path: Path) -> None:
+    fake = FakeOllama()
+    with fake.running() as url:
+        with pytest.raises(Usage, match="--no-listen"):
+            afterwards(server(url), proving=True, calling=Calling(off=True))
+        assert [path for _, path in fake.asked] == ["/api/version"]
+    afterwards(Fits(tmp_path), proving=True, calling=Calling(off=True))  # a directory is read directly
+
+
+def test_a_server_that_cannot_be_read_back_is_refused_before_the_first_byte() -> None:
+    fake = FakeOllama()
+    fake.faults = {"POST /api/pull": answer({"error": "pull model manifest: no route to host"}, 500)}
+    with fake.running() as url:
+        with pytest.raises(Unreachable, match="could not call back") as caught:
+            afterwards(server(url), proving=True, calling=LOOPBACK)
+        assert caught.value.advice.startswith("Leave --prove away")
+        assert "--create" not in caught.value.advice
+        assert {path for _, path in fake.asked} == {"/api/version", "/api/pull"}
+
+
+# --- what load says
+
+
+def bundle(path: Path, *names: str) -> Path:
+    store = MemoryStore()
+    for name, layers in zip(names, (FULL, TINY), strict=False):
+        store.image(name, *layers)
+    copy(store, store.models(), Archive(path))
+    return path
+
+
+def load(*args: object, code: int = 0) -> Result:
+    """Run it; what it leaves by is *code*."""
+    done = CliRunner().invoke(command, [*map(str, args)])
+    raised = done.exception
+    assert raised is None or isinstance(raised, ModelpackError | SystemExit), raised
+    assert (raised.exit_code if isinstance(raised, ModelpackError) else done.exit_code) == code, done.output
+    return done
+
+
+def test_the_same_bytes_are_those_that_somebody_hashed(tmp_path: Path) -> None:
+    """Sent or read back; of what is there by name only the ID is said, and of damage nothing."""
+    with own_depot(tmp_path / "m") as depot:
+        words = (bundle(tmp_path / "b.tar", "full"), "--to", depot.url, "--callback", "127.0.0.1")
+        assert "exact: the same bytes, the same ID\n" in load(*words).stderr
+        again = load(*words).stderr
+        assert "the same bytes" not in again
+        assert "exact: the same ID; not all of its bytes were looked at\n" in again
+        assert "there before, by name alone: --prove reads them back" in again
+        read_back = load(*words, "--prove").stderr
+        assert "exact: the same bytes, the same ID\n" in read_back
+        assert "there before, read back and hashed" in read_back
+        damage(max((tmp_path / "m" / "blobs").iterdir(), key=lambda file: file.stat().st_size))
+        wrong = load(*words, "--prove", "--receipt", tmp_path / "r.json", code=4).stderr
+        assert "the same" not in wrong
+        assert "1 blob " in wrong
+        assert "there before, read back: wrong" in wrong
+    (model,) = read(tmp_path / "r.json").models
+    assert model.same is None
+    assert [str(one.state) for one in model.blobs].count("read back: wrong") == 1
+
+
+def test_what_load_says_of_ways_fits_a_terminal(tmp_path: Path) -> None:
+    for words in SAME.values():
+        assert len(f"directory: {words}") <= 80
+
+
+def test_the_receipt_is_written_where_the_line_breaks(tmp_path: Path) -> None:
+    """What arrived before is in it, and what did not."""
+    fake, pulls = FakeOllama("0.33.0"), []
+    pull = fake._pull
+
+    def breaking(at: Any, name: str) -> None:
+        pulls.append(name)
+        if len(pulls) > 2:  # one to see whether it calls back, one for the first model
+            at.connection.shutdown(socket.SHUT_RDWR)
+            at.close_connection = True
+            return
+        pull(at, name)
+
+    fake._pull = breaking  # type: ignore[method-assign]
+    path = bundle(tmp_path / "b.tar", "full", "tiny")
+    with fake.running() as url:
+        words = ("--to", url, "--callback", "127.0.0.1", "--receipt", tmp_path / "r.json")
+        done = load(path, *words, code=8)
+    record = read(tmp_path / "r.json")
+    assert ([one.name.model for one in record.models], len(fake.manifests)) == (["full"], 1)
+    assert {str(one.state) for one in record.models[0].blobs} == {"sent"}
+    assert [(one.step, str(one.name), one.kind) for one in record.failed] == [
+        ("load", "tiny:latest", "Unreachable")
+    ]
+    assert "failed" in done.stdout
+
+
+def test_what_arrived_is_said_where_the_receipt_cannot_be_written(tmp_path: Path, small_disk: Path) -> None:
+    fill = small_disk / "fill"
+    with own_depot(tmp_path / "m") as depot:
+        path = bundle(tmp_path / "b.tar", "full")
+        fill.write_bytes(bytes(2 * 1024 * 1024))
+        words = ("--to", depot.url, "--callback", "127.0.0.1", "--receipt", small_disk / "r.json")
+        done = load(path, *words, "--json", code=9)
+    value = json.loads(done.stdout)
+    assert [one["same"] for one in value["models"]] == ["bytes"]
+    (error,) = value["afterwards"]["receipt"]
+    assert "the receipt could not be written" in error["what"]
+
+
+def test_standard_output_is_no_receipt(tmp_path: Path) -> None:
+    load(bundle(tmp_path / "b.tar", "full"), "--to", tmp_path / "m", "--receipt", "-", code=2)
+    assert not (tmp_path / "m").exists()

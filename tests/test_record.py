@@ -22,7 +22,7 @@ from modelpack.documents.receipt import Receipt, State, Tried
 from modelpack.documents.record import LIMIT, STEPS, WAYS, Arrived, Failure, Host, Record, Seen
 from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unreachable, Unsupported
 from modelpack.stores.models_dir import ModelsDir
-from modelpack.verbs.record import check_writable, host_of, nameless, now, read, record_of, write
+from modelpack.verbs.record import FILE, host_of, nameless, now, read, record_of, write
 from modelpack.verbs.transfer import copy
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
@@ -215,12 +215,12 @@ def test_only_a_receipt_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     write(path, a_record())
     other = replace(a_record(), modelpack="other")
-    check_writable(path)
+    FILE.check(path)
     write(path, other)
     assert read(path) == other
     for content in (b"", b"mine", other.to_bytes()[:-50]):
         path.write_bytes(content)
-        for attempt in (lambda: check_writable(path), lambda: write(path, other)):
+        for attempt in (lambda: FILE.check(path), lambda: write(path, other)):
             with pytest.raises(Refused, match="is there already"):
                 attempt()
         assert path.read_bytes() == content
@@ -228,12 +228,12 @@ def test_only_a_receipt_is_replaced(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_said_before(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
-        check_writable(tmp_path / "none" / "r.json")
+        FILE.check(tmp_path / "none" / "r.json")
     (tmp_path / "dir").mkdir()
     (tmp_path / "link").symlink_to("dir")
     for name in ("dir", "link"):
         with pytest.raises(Refused):
-            check_writable(tmp_path / name)
+            FILE.check(tmp_path / name)
 
 
 def test_a_full_disk_leaves_nothing(small_disk: Path) -> None:

@@ -243,7 +243,7 @@ def test_links_and_odd_things_are_left_alone(models: Path, good: Path) -> None:
     blob(models).rename(models.parent / "elsewhere")
     blob(models).symlink_to(models.parent / "elsewhere")
     done = mend(ModelsDir(models), Archive(good))
-    assert [type(one).__name__ for one in done.left] == ["Refused"]
+    assert [type(one).__name__ for one in done.left] == ["Unchecked"]
     assert blob(models).is_symlink()
     assert (models.parent / "elsewhere").read_bytes() == BIG
 
@@ -738,6 +738,81 @@ def test_a_manifest_that_somebody_else_puts_right(models: Path, shelf: MemorySto
     assert done.good
     assert manifest(models).read_bytes() == newer
     assert set_aside(models) == []
+
+
+# --- what is wrong with the target is not put on a source
+
+
+@pytest.mark.parametrize("kind", ["models", "folder"])
+def test_our_own_directory_is_a_link(kind: str, shelf: MemoryStore, quick: Path, good: Path) -> None:
+    path = made(shelf, quick / "x", kind)
+    flip(blob(path))
+    (path / SCRATCH).mkdir()
+    (quick / "victim").mkdir()
+    (path / SCRATCH / "bad").symlink_to(quick / "victim")
+    second = like(Breaking, shelf)
+    done = mend(store_at(path, kind), Archive(good), second)
+    (left,) = done.left
+    assert left.advice.startswith(f"Not repaired: {path / SCRATCH / 'bad'}: is a symbolic link")
+    assert not second.opened
+    assert list((quick / "victim").iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nothing")])
+def test_what_stands_in_the_way(make: Callable[[Path], object], models: Path, good: Path) -> None:
+    """Left as it is; nobody is sent to the same repair again."""
+    for place in (blob(models), manifest(models)):
+        place.unlink()
+        make(place)
+        (left,) = mend(ModelsDir(models), Archive(good), names=["full"]).left
+        assert left.advice.startswith("Move it away; then")
+        if place.is_dir() and not place.is_symlink():
+            place.rmdir()
+        else:
+            place.unlink()
+        assert mend(ModelsDir(models), Archive(good)).good or place == manifest(models)  # nobody knows it now
+
+
+# --- a manifest by its name
+
+
+def torn(models: Path, shelf: MemoryStore, *contents: bytes) -> list[Spare]:
+    """A model m whose manifest says nothing any more; sources with other models of that name, by content."""
+    stores = []
+    for content in contents:
+        stores.append(MemoryStore())
+        stores[-1].image("m", (MODEL, content), (LICENSE, b"MIT"))
+    copy(stores[0], stores[0].models(), ModelsDir(models))
+    manifest(models, "m").write_bytes(b"")
+    return [Spare(f"source {n}", one) for n, one in enumerate(stores)]
+
+
+def test_of_several_the_one_whose_blobs_are_here(models: Path, shelf: MemoryStore) -> None:
+    spares = torn(models, shelf, b"GGUF the one", b"GGUF another")
+    done = repair(ModelsDir(models), spares[::-1])
+    assert done.good
+    (one,) = done.mended
+    assert (one.kind, one.source, one.doubt) == ("manifest", "source 0", "")
+    assert one.users == spares[0].models[0].document.id.short
+
+
+def test_what_comes_by_its_name_alone_is_doubted(models: Path, shelf: MemoryStore) -> None:
+    one, another = torn(models, shelf, b"GGUF the one", b"GGUF another")
+    for blob_ in one.models[0].blobs:
+        assert blob_.digest is not None
+        (models / "blobs" / blob_.digest.file_name).unlink()
+    done = repair(ModelsDir(models), [another])
+    assert done.good
+    (doubt,) = [each.doubt for each in done.mended if each.kind == "manifest"]
+    assert doubt == f"by its name alone: nothing here says that it was {another.models[0].document.id.short}"
+    manifest(models, "m").write_bytes(b"{")
+    for blob_ in another.models[0].blobs:
+        assert blob_.digest is not None
+        (models / "blobs" / blob_.digest.file_name).unlink()
+    (doubt,) = [
+        each.doubt for each in repair(ModelsDir(models), [one, another]).mended if each.kind == "manifest"
+    ]
+    assert f"it may have been {another.models[0].document.id.short} from source 1" in doubt
 
 
 # --- the command

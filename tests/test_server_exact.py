@@ -17,6 +17,7 @@ from modelpack.depot.serve import running
 from modelpack.documents.gojson import go_json
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
+from modelpack.documents.receipt import Receipt, State
 from modelpack.errors import NotFound, Partly, Refused, Taken, Unreachable, Unsupported, Usage
 from modelpack.hands import temporary
 from modelpack.hands.callback import Callback, Calling
@@ -25,7 +26,8 @@ from modelpack.stores import Target
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.server_exact import ServerExact
 from modelpack.verbs import ways
-from modelpack.verbs.transfer import copy, plan
+from modelpack.verbs.plans import Plan
+from modelpack.verbs.transfer import carry_out, copy, plan
 from modelpack.verbs.ways import Wish, server_target
 from modelpack.words.blob import LICENSE, MODEL, PARAMS, TEMPLATE
 from modelpack.words.digest import Digest
@@ -181,8 +183,10 @@ def test_a_name_taken_meanwhile_is_not_overwritten(
         return real(self, *args, **more)
 
     monkeypatch.setattr(Ollama, "pull", pull)
-    with pytest.raises(Taken):
+    with pytest.raises(Taken) as caught:
         copy(store, store.models(), exact(client))
+    assert "`ollama rm` removes" in caught.value.advice
+    assert temporaries(client)[0] in caught.value.advice
     monkeypatch.undo()
     before = uploads(fake)
     del fake.models["ns/m:v1"]
@@ -213,7 +217,6 @@ def test_a_crash_at_any_step_is_finished_by_the_next_run(
         assert len(left) == (step in ("copy", "delete"))
         for manifest in (place / "manifests").rglob("latest"):
             os.utime(manifest, (time.time() - 7200, time.time() - 7200))
-        os.utime(place / "manifests/registry.ollama.ai/ns/m/v1")  # as anything that is done there
         copy(store, [model], exact(client))
         assert temporaries(client) == []
     assert tree(place) == _straight(tmp_path, store)
@@ -222,6 +225,152 @@ def test_a_crash_at_any_step_is_finished_by_the_next_run(
 def _straight(tmp_path: Path, store: MemoryStore) -> object:
     copy(store, store.models(), ModelsDir(tmp_path / "straight"))
     return tree(tmp_path / "straight")
+
+
+def test_the_servers_own_clock_says_what_is_old(tmp_path: Path, store: MemoryStore) -> None:
+    """Not the times of other models: one of them may lie in the future."""
+    place = tmp_path / "served"
+    with running(Depot(place, writable=True)) as url:
+        client = Ollama(url)
+        copy(store, store.models(), exact(client))
+        moment = temporary.temporary("10.0.0.7:41234", client.list()[0].digest)
+        client.copy("ns/m:v1", str(moment))
+        os.utime(place / "manifests/registry.ollama.ai/ns/m/v1", (time.time() + 86400,) * 2)
+        temporary.sweep(client)
+        assert temporaries(client) == [str(moment)]
+        (mine,) = (place / "manifests").rglob("latest")
+        for age, left in ((-86400, 1), (3500, 1), (3700, 0)):
+            os.utime(mine, (time.time() - age,) * 2)
+            temporary.sweep(client)
+            assert len(temporaries(client)) == left
+
+
+def test_create_cleans_up_too(tmp_path: Path, store: MemoryStore) -> None:
+    place = tmp_path / "served"
+    with running(Depot(place, writable=True)) as url:
+        client = Ollama(url)
+        copy(store, store.models(), exact(client))
+        client.copy("ns/m:v1", str(temporary.temporary("10.0.0.7:41234", client.list()[0].digest)))
+        (mine,) = (place / "manifests").rglob("latest")
+        os.utime(mine, (time.time() - 7200,) * 2)
+        copy(store, store.models(), wish(client, store, Wish(create=True)))
+        assert temporaries(client) == []
+
+
+def test_another_runs_name_that_vanishes(fake: FakeOllama, client: Ollama, store: MemoryStore) -> None:
+    """A model that somebody reads back just now has such a name: nothing is built upon it."""
+    (model,) = store.models()
+    for blob in model.blobs:
+        fake.blobs[str(blob.digest)] = store.bytes[blob.digest]
+    others = str(temporary.temporary("10.0.0.1:4000", model.document.id))
+    fake.manifests[others] = model.document.raw
+
+    def gone(at: Any) -> None:
+        fake.manifests.pop(others, None)
+        del fake.faults["POST /api/pull"]
+        stream(at, [{"status": "pulling manifest"}])  # cut: the first asking tells whether it calls back
+
+    fake.faults["POST /api/pull"] = gone
+    with pytest.raises(Unreachable):
+        copy(store, [model], exact(client))
+    (receipt,) = copy(store, [model], exact(client))
+    assert (receipt.same_bytes, receipt.bytes_sent) == (True, 0)
+    assert list(fake.manifests) == ["ns/m:v1"]
+
+
+def test_a_model_costs_three_lists(fake: FakeOllama, client: Ollama, store: MemoryStore) -> None:
+    """One before, one after the pull, one after the copy; a server with many models takes long over each."""
+    target = exact(client)
+    with target.session(store.models()) as session:
+        for blob in target.missing(store.models()):
+            with store.open(blob) as reader:
+                session.put(blob, reader)
+        before = fake.asked.count(("GET", "/api/tags"))
+        session.commit(store.models()[0])
+    assert fake.asked.count(("GET", "/api/tags")) - before == 3
+
+
+def test_a_blob_that_came_meanwhile_was_not_sent(
+    fake: FakeOllama, client: Ollama, store: MemoryStore
+) -> None:
+    """The server answers at once, and reads nothing: of the bytes that are there nobody knows."""
+    weights = Digest.of(WEIGHTS)
+
+    def brought(_plan: Plan) -> None:
+        fake.blobs[str(weights)] = b"rotten"
+
+    for asked in (Wish(exact=True), Wish(create=True)):
+        fake.blobs.clear()
+        fake.manifests.clear()
+        (receipt,) = copy(store, store.models(), wish(client, store, asked), agree=brought)
+        states = {blob.digest: state for blob, state in receipt.states()}
+        assert states[weights] == State.NAMED
+        assert weights in {blob.digest for blob in receipt.present}
+        assert set(states.values()) == {State.NAMED, State.SENT if asked.exact else State.TOLD}
+        fake.models.clear()
+
+
+def test_the_same_id_is_the_same_bytes_whatever_was_asked_for(
+    fake: FakeOllama, client: Ollama, store: MemoryStore
+) -> None:
+    copy(store, store.models(), exact(client))
+    (receipt,) = copy(store, store.models(), wish(client, store, Wish(create=True)))
+    assert (receipt.there, receipt.same_bytes, receipt.way) == (True, True, "exact")
+    fake.blobs.clear()
+    (receipt,) = copy(store, store.models(), wish(client, store, Wish(create=True)))
+    assert (receipt.there, receipt.way) == (False, "create")
+
+
+def test_the_line_that_breaks_after_some_have_arrived(fake: FakeOllama, client: Ollama) -> None:
+    """Both are told of; where none has arrived it is the line's own error."""
+    store = MemoryStore()
+    for name in "ab":
+        store.image(name, (MODEL, name.encode() * 1000), (TEMPLATE, b"tea"))
+    real = fake._pull
+    pulls: list[str] = []
+
+    def pull(at: Any, name: str) -> None:
+        pulls.append(name)
+        if len(pulls) == breaking:
+            drops(at)
+        else:
+            real(at, name)
+
+    fake._pull = pull  # type: ignore[method-assign]
+    breaking = 1
+    with pytest.raises(Unreachable):
+        copy(store, store.models(), exact(client))
+    breaking = len(pulls) + 2
+    with pytest.raises(Partly) as caught:
+        copy(store, store.models(), exact(client))
+    (one,) = caught.value.done
+    assert isinstance(one, Receipt)
+    assert str(one.name) == "a:latest"
+    ((name, error),) = caught.value.failed.items()
+    assert name.endswith("/b:latest")
+    assert isinstance(error, Unreachable)
+
+
+def test_a_plan_shows_what_is_taken(fake: FakeOllama, client: Ollama, store: MemoryStore) -> None:
+    """With what can be had; a load raises it before a byte moves."""
+    copy(store, store.models(), exact(client))
+    other = MemoryStore()
+    other.image("ns/m:v1", (MODEL, b"others"), (TEMPLATE, b"x"))
+    alone = plan(other, other.models(), exact(client))
+    assert (alone.models, len(alone.failed)) == ((), 1)
+    new = other.image("new", (MODEL, b"new"), (TEMPLATE, b"x"))
+    todo = plan(other, other.models(), exact(client))
+    assert todo.models == (new,)
+    ((model, error),) = todo.failed
+    assert str(model.name) == "ns/m:v1"
+    assert isinstance(error, Taken)
+    before = uploads(fake)
+    for _ in range(2):
+        with pytest.raises(Taken):
+            copy(other, other.models(), exact(client))
+    with pytest.raises(Taken):
+        carry_out(todo, other, exact(client))
+    assert uploads(fake) == before
 
 
 def test_the_only_name_of_a_model_is_never_deleted(
@@ -368,6 +517,13 @@ def test_without_a_template_an_old_server_looks_for_one(client: Ollama, fake: Fa
     assert the_way(client, store, Wish(exact=True))[0][0] == "exact"
     fake.version = {"version": "0.30.0"}
     assert the_way(Ollama(client.base), store)[0][0] == "exact"
+
+
+def test_a_renderer_needs_no_template(client: Ollama) -> None:
+    """An old server runs such a model as it is: it keeps its ID."""
+    store = MemoryStore()
+    store.image("m", (MODEL, WEIGHTS), config=b'{"model_format":"gguf","renderer":"qwen3-coder"}')
+    assert the_way(client, store)[0][0] == "exact"
 
 
 def test_what_create_made_before_is_not_taken_for_another(client: Ollama, store: MemoryStore) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,17 +20,32 @@ from servers import FakeOllama, say, stream
 
 from modelpack.depot.app import Depot
 from modelpack.depot.serve import running
-from modelpack.documents.model import blobs_of
-from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unreachable, Unsupported
+from modelpack.documents.model import Model, blobs_of
+from modelpack.errors import (
+    Corrupt,
+    Different,
+    ModelpackError,
+    NotFound,
+    Refused,
+    Unreachable,
+    Unsupported,
+    Usage,
+)
 from modelpack.hands import callback_push
 from modelpack.hands.callback import Calling, reach
 from modelpack.hands.ollama import Ollama
+from modelpack.hands.temporary import temporary
 from modelpack.stores import Afar, Source, server_push
 from modelpack.stores.archive import Archive
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.server import ServerSource
+from modelpack.verbs.gather import gather
+from modelpack.verbs.inspect import inspect
+from modelpack.verbs.installed import Installed
+from modelpack.verbs.locate import at_server
 from modelpack.verbs.transfer import copy
-from modelpack.words.blob import MODEL, Blob
+from modelpack.verbs.ways import Wish, server_target
+from modelpack.words.blob import MODEL, SYSTEM, Blob
 from modelpack.words.digest import ZERO, Digest
 from modelpack.words.name import Name
 from modelpack.words.reader import fill
@@ -148,7 +165,7 @@ def test_an_empty_server_needs_no_way_back(tmp_path: Path) -> None:
         running(Depot(tmp_path, writable=True)) as url,
         ServerSource(Ollama(url), Calling(off=True)) as source,
     ):
-        assert source.models() == ()
+        assert list(source.models()) == []
 
 
 def test_no_way_back(depot: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,9 +448,9 @@ def test_somebody_else_who_calls(depot: tuple[str, Path], source: ServerSource) 
     """A stranger sends parts to uploads that he makes up, while the blob flows: nothing of it is taken."""
     weights = weights_of(source, "tiny")
     over = threading.Event()
-    host = f"http://{source._callback.listening}"
 
     def bother() -> None:
+        host = f"http://{source._callback.listening}"
         while not over.is_set():
             with contextlib.suppress(OSError):
                 assert (
@@ -443,23 +460,27 @@ def test_somebody_else_who_calls(depot: tuple[str, Path], source: ServerSource) 
                     == 404
                 )
 
-    thread = threading.Thread(target=bother, daemon=True)
-    thread.start()
-    try:
-        for _ in range(5):
-            assert Digest.of(read(source, weights)) == weights.digest
-    finally:
-        over.set()
-        thread.join(10)
+    with source._callback:  # it stays open from push to push then
+        thread = threading.Thread(target=bother, daemon=True)
+        thread.start()
+        try:
+            for _ in range(5):
+                assert Digest.of(read(source, weights)) == weights.digest
+        finally:
+            over.set()
+            thread.join(10)
 
 
-def test_the_port_is_closed_afterwards(depot: tuple[str, Path]) -> None:
-    with ServerSource(Ollama(depot[0])) as source:
-        source.models()
+def test_the_port_is_open_while_something_is_pushed(depot: tuple[str, Path]) -> None:
+    """Not between two pushes, whoever forgets to close the source."""
+    source = ServerSource(Ollama(depot[0]))
+    weights = weights_of(source, "tiny")
+    with source.open(weights):
         host, _, port = source._callback.listening.rpartition(":")
+        socket.create_connection((host, int(port)), timeout=5).close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((host, int(port)), timeout=5)
-    assert source.models()  # and opened again where it is used again
+    assert not [one for one in threading.enumerate() if one.name == "callback"]
     source.close()
     source.close()
 
@@ -477,3 +498,92 @@ def test_a_copy_that_lost_a_race() -> None:
         with pytest.raises(Refused, match="disk full"):
             source.models()
     assert failures == []
+
+
+def test_a_model_that_became_another_meanwhile(tmp_path: Path) -> None:
+    """The blob that is wanted never comes: that is said at once."""
+    with running(Depot(tmp_path, writable=True)) as url, ServerSource(Ollama(url)) as source:
+        make(url, "tiny", system="hello")
+        model = source.single(Name.parse("tiny"))
+        assert model is not None
+        make(url, "tiny", system="other")
+        (words,) = model.document.of_kind(SYSTEM)  # type: ignore[union-attr]
+        began = time.monotonic()
+        with pytest.raises(Different, match="given to another model meanwhile"):
+            read(source, words)
+        assert time.monotonic() - began < 10
+
+
+def test_one_model_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others come; asked for all, its error."""
+
+    def exactly(raw: bytes, id: Digest) -> bytes | None:  # noqa: A002 - the model's
+        return None if b'"strange' in raw else server_push.exactly(raw, id)
+
+    monkeypatch.setattr("modelpack.stores.server.exactly", exactly)
+    with running(Depot(tmp_path, writable=True)) as url, ServerSource(Ollama(url)) as source:
+        make(url, "tiny", system="hello")
+        make(url, "strange", system="other")
+        manifest = tmp_path / "manifests/registry.ollama.ai/library/strange/latest"
+        manifest.write_bytes(manifest.read_bytes().replace(b"{", b'{"strange":1,', 1))
+        strange, tiny = source.scan()
+        assert isinstance(strange, Unsupported)
+        assert strange.where == f"{url}#strange:latest"
+        assert isinstance(tiny, Model)
+        with pytest.raises(Unsupported):
+            source.models()
+        packed = gather([url], look=Installed(()))
+        assert [str(one.name) for one in packed.models] == ["tiny:latest"]
+        assert [what for what, _ in packed.left_out] == [strange.where]
+        found = inspect(source)
+        assert [str(one.name) for one in found.models] == ["tiny:latest"]
+        assert [one.where for one in found.problems] == [strange.where]
+
+
+def test_reading_cleans_up_after_runs_that_were_killed(tmp_path: Path) -> None:
+    with running(Depot(tmp_path, writable=True)) as url:
+        make(url, "tiny", system="hello")
+        client = Ollama(url)
+        left = temporary("10.0.0.7:41234", client.list()[0].digest)
+        client.copy("tiny", str(left))
+        for manifest in (tmp_path / "manifests").rglob("latest"):
+            os.utime(manifest, (time.time() - 7200, time.time() - 7200))
+        with ServerSource(client) as source:
+            source.models()
+            assert len(client.list()) == 2
+        assert [one.name for one in client.list()] == ["tiny:latest"]
+
+
+def test_from_server_to_server_over_one_port(tmp_path: Path) -> None:
+    place = f"127.0.0.1:{free_port()}"
+    calling = Calling(place, place)
+    with (
+        running(Depot(tmp_path / "a", writable=True)) as here,
+        running(Depot(tmp_path / "b", writable=True)) as there,
+        ServerSource(Ollama(here), calling) as source,
+    ):
+        make(here, "tiny", system="hello")
+        target = server_target(Ollama(there), source, wish=Wish(exact=True, calling=calling))
+        (receipt,) = copy(source, source.models(), target)
+        assert receipt.same_bytes
+    assert bits(ModelsDir(tmp_path / "a")) == bits(ModelsDir(tmp_path / "b"))
+
+
+def test_a_name_that_is_a_file_and_a_model_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--from URL: neither is taken silently."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").write_bytes(b"")
+    (tmp_path / "x.gguf").write_bytes(b"")
+    with running(Depot(tmp_path / "a", writable=True)) as url:
+        make(url, "tiny")
+        with pytest.raises(Usage, match="a file here, and a model of the server") as caught:
+            at_server(url, "tiny")
+        assert f"{url}#tiny" in caught.value.advice
+        assert at_server(url, "x.gguf") == "x.gguf"
+        assert at_server(url, "./tiny") == "./tiny"
+        assert at_server(url, "other") == f"{url}#other:latest"
+
+
+def test_who_calls_back_where_no_server_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Usage, match="are for servers"):
+        gather([str(tmp_path)], look=Installed(()), calling=Calling("10.0.0.7"))

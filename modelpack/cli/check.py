@@ -12,11 +12,10 @@ from modelpack.cli.options import callback_options, json_option, quiet_option, r
 from modelpack.cli.progress import Progress
 from modelpack.cli.talk import complain, counted, result, result_json, table, talk
 from modelpack.documents.receipt import REGISTRY
-from modelpack.errors import ModelpackError
-from modelpack.hands.hashing import blamed
-from modelpack.verbs.check import Checked, Now, check, problems_of, unasked, worst
-from modelpack.verbs.hosts import opened
-from modelpack.verbs.record import read
+from modelpack.documents.record import Record
+from modelpack.errors import ModelpackError, Unchecked
+from modelpack.verbs.check import Checked, Found, Now, check, problems_of, worst
+from modelpack.verbs.record import kind_of, read
 from modelpack.verbs.registries import Access, one_secret, only_registries
 
 if TYPE_CHECKING:
@@ -43,24 +42,30 @@ def command(
     Told is what drifted: models that are gone, or that are others under the same name; and blobs that are
     missing or, with --prove, damaged. A host that cannot be asked is never called damaged.
     """
-    records = [read(file) for file in files]
-    places = [record.host.where for record in records if record.host.kind == REGISTRY]
+    records: dict[Path, Record] = {}
+    unread: dict[Path, ModelpackError] = {}
+    for file in files:
+        try:
+            records[file] = read(file)
+        except ModelpackError as error:  # of our own file: it says nothing of the host
+            unread[file] = Unchecked(f"this receipt cannot be read: {error.what}", where=file)
+    places = [record.host.where for record in records.values() if record.host.kind == REGISTRY]
     only_registries(places[0] if places else None, access)
     if access.credentials is not None:
         one_secret(places, access)
     with Progress(quiet=quiet) as progress:
-        checked = []
-        for record in records:
-            try:
-                with blamed(record.host.where), opened(record.host, access=access, calling=calling) as there:
-                    checked.append(check(record, there, prove=prove, report=progress))
-            except ModelpackError as error:
-                checked.append(unasked(record, error))
-    problems = problems_of(checked)
+        checked = {
+            file: check(record, prove=prove, access=access, calling=calling, report=progress)
+            for file, record in records.items()
+        }
+    problems = [*problems_of(list(checked.values())), *unread.values()]
     if as_json:
-        result_json([_json(file, one) for file, one in zip(files, checked, strict=True)])
+        result_json([
+            _json(file, checked[file]) if file in checked else _unread(file, unread[file])
+            for file in dict.fromkeys(files)
+        ])  # fmt: skip
     else:
-        _show(checked, quiet)
+        _show(list(checked.values()), quiet)
     for problem in problems:
         complain(problem)
     if problems:
@@ -82,7 +87,9 @@ def _show(checked: Sequence[Checked], quiet: bool) -> None:
 
 def _said(now: Now) -> str:
     said = str(now.found)
-    return f"{said}, {counted(now.blobs_read, 'blob')} read back" if now.blobs_read else said
+    if now.blobs_read:
+        return f"{said}, {counted(now.blobs_read, 'blob')} read back"
+    return f"{said} ID" if now.found is Found.SAME else said
 
 
 def _json(file: Path, one: Checked) -> dict[str, Any]:
@@ -97,17 +104,22 @@ def _json(file: Path, one: Checked) -> dict[str, Any]:
                 "was": str(now.model.id) if now.model.id else None,
                 "id": str(now.id) if now.id else None,
                 "blobs_read": now.blobs_read,
-                "problems": [
-                    {
-                        "kind": type(each).__name__,
-                        "what": each.what,
-                        "where": each.where,
-                        "advice": each.advice,
-                    }
-                    for each in now.problems
-                ],
+                "problems": [_problem(each) for each in now.problems],
             }
             for now in one.models
         ],
         "remarks": list(one.remarks),
+        "problems": [],
     }
+
+
+def _unread(file: Path, error: ModelpackError) -> dict[str, Any]:
+    """As `_json`, of a receipt of which nothing is known."""
+    return {
+        "receipt": str(file), "kind": None, "where": None, "models": [], "remarks": [],
+        "problems": [_problem(error)],
+    }  # fmt: skip
+
+
+def _problem(error: ModelpackError) -> dict[str, str]:
+    return {"kind": kind_of(error), "what": error.what, "where": error.where, "advice": error.advice}

@@ -151,6 +151,8 @@ def _value(value: Any) -> str:
         if "begins" in value:
             words.append(json.dumps(value["begins"], ensure_ascii=False) + "…")
         return _clipped(" ".join(word for word in words if word))
+    if isinstance(value, dict) and value.keys() == {"digests"}:
+        return ", ".join(str(digest)[:19] for digest in value["digests"])
     if isinstance(value, dict) and {"of", "count", "digest"} == value.keys():
         return f"[{value['count']} {value['of']}s] {str(value['digest'])[:19]}"
     if isinstance(value, dict) and value.keys() == {"type", "value"}:

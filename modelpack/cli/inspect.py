@@ -17,6 +17,7 @@ from modelpack.documents.model import Model
 from modelpack.errors import ModelpackError, Unsupported, Usage
 from modelpack.hands.hashing import blamed
 from modelpack.stores import Source
+from modelpack.stores.wrappers import closed
 from modelpack.verbs import locate
 from modelpack.verbs.inspect import Inspected, inspect
 from modelpack.verbs.registries import Access
@@ -67,22 +68,23 @@ def command(
     """
     if sum((all_keys or bool(keys), modelfile, create_request)) > 1:
         raise Usage("--metadata or --key, --modelfile and --create-request are asked for one at a time")
-    with Progress(quiet=quiet) as progress:
-        place = locate.Located.parse(locator)
-        source = locate.source(place.text, expect=expect, access=access, calling=calling)
-        with blamed(place.text):
-            found = inspect(source, [place.pick] if place.pick else [])
-        if create_request:
-            _requests(source, _models(found, place.text), progress)
-            return
-    if modelfile:
-        _modelfiles(source, _models(found, place.text), as_json)
-    elif all_keys or keys:
-        _metadata(source, found, keys, as_json)
-    elif as_json:
-        result_json(models_json(source, found))
-    else:
-        _show(place.text, source, found)
+    place = locate.Located.parse(locator)
+    locate.only_servers([place.text], calling)
+    with closed(locate.source(place.text, expect=expect, access=access, calling=calling)) as source:
+        with Progress(quiet=quiet) as progress:
+            with blamed(place.text):
+                found = inspect(source, [place.pick] if place.pick else [])
+            if create_request:
+                _requests(source, _models(found, place.text), progress)
+                return
+        if modelfile:
+            _modelfiles(source, _models(found, place.text), as_json)
+        elif all_keys or keys:
+            _metadata(source, found, keys, as_json)
+        elif as_json:
+            result_json(models_json(source, found))
+        else:
+            _show(place.text, source, found)
     for remark in found.remarks if not quiet else ():
         warn(remark)
     if found.gguf is None:

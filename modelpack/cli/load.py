@@ -11,7 +11,7 @@ from modelpack.cli.loading import Loading, loading_options
 from modelpack.cli.plan import show as show_plan
 from modelpack.cli.plan_shown import tell
 from modelpack.cli.progress import Progress
-from modelpack.cli.record_shown import states_shown, tried_shown, unproven_shown
+from modelpack.cli.record_shown import states_shown, tried_shown, unproven_shown, ways_shown
 from modelpack.cli.talk import (
     asking,
     complain,
@@ -23,7 +23,6 @@ from modelpack.cli.talk import (
     talk,
     warn,
 )
-from modelpack.cli.words import WAYS
 from modelpack.documents.receipt import Receipt
 from modelpack.errors import ModelpackError, Partly, Usage
 from modelpack.stores import Target
@@ -70,6 +69,8 @@ def command(
     A server that can call this machine back ends with the same model, to the byte and the ID; any other makes
     a model of the same meaning (create). Which way it goes is decided before the first byte, and said.
     """
+    if receipt is not None and str(receipt) == "-":
+        raise Usage("--receipt needs a file: standard output is for the result")
     if dry_run:
         if prove or try_ or receipt is not None:
             raise Usage("--prove, --try and --receipt are of what was loaded: not with --dry-run")
@@ -141,9 +142,7 @@ def _show(receipts: Sequence[Receipt], failed: Mapping[str, ModelpackError], qui
     for line in table(rows):
         result(line)
     complain_of(failed)
-    for way in dict.fromkeys(one.way if one.same != "blobs" else "blobs" for one in receipts):
-        talk(f"{way}: {WAYS.get(way, way)}", quiet=quiet)
-    for line in [*states_shown(receipts), *tried_shown(receipts)]:
+    for line in [*ways_shown(receipts), *states_shown(receipts), *tried_shown(receipts)]:
         talk(line, quiet=quiet)
     for name, what in unproven_shown(receipts).items():
         warn(f"{name}: {what}")

@@ -97,7 +97,7 @@ def callback_options(function: _F) -> _F:
     @functools.wraps(function)
     def command(*args: Any, callback: str | None, listen: str | None, no_listen: bool, **named: Any) -> Any:
         calling = None
-        if callback or listen or no_listen:
+        if callback is not None or listen is not None or no_listen:
             from modelpack.hands.callback import Calling  # here: it brings a server along
 
             calling = Calling(callback, listen, no_listen)

@@ -123,24 +123,24 @@ def command(
                 if since
                 else Left(tuple(found.models))
             )
-        progress.rest()
-        _tell_left(left, quiet)
-        if not left.models:
-            if as_json:
-                names = [model.name.full for model in left.there]
-                result_json(
-                    {"bundle": None, "fingerprint": None, "models": [], "there": names, "expects": []}
-                )
-            _complain_of_left_out(found, ())
-            return
-        target, receipts = asking(
-            lambda yes: (
-                kept := locate.bundle_target(output, replace=yes, expects=left.expects),
-                copy(found.source, left.models, kept, progress),
-            ),
-            replace,
-            progress.rest,
-        )
+            progress.rest()
+            _tell_left(left, quiet)
+            if not left.models:
+                if as_json:
+                    names = [model.name.full for model in left.there]
+                    result_json(
+                        {"bundle": None, "fingerprint": None, "models": [], "there": names, "expects": []}
+                    )
+                _complain_of_left_out(found, ())
+                return
+            target, receipts = asking(
+                lambda yes: (
+                    kept := locate.bundle_target(output, replace=yes, expects=left.expects),
+                    copy(found.source, left.models, kept, progress),
+                ),
+                replace,
+                progress.rest,
+            )
     fingerprint = target.fingerprint if isinstance(target, Identified) else None
     if as_json:
         result_json(
@@ -167,14 +167,14 @@ def command(
 
 
 def _complain_of_left_out(found: Gathered, receipts: Sequence[Receipt]) -> None:
-    """Raise Partly where models of a whole directory could not be had."""
+    """Raise Partly where models of a whole directory or server could not be had."""
     if not found.left_out:
         return
     for _, why in found.left_out:
         complain(why)
     count = len(found.left_out)
     raise Partly(
-        f"{counted(count, 'model')} of the directory left out, {len(receipts)} packed",
+        f"{counted(count, 'model')} left out, {len(receipts)} packed",
         failed=dict(found.left_out),
         done=receipts,
     )

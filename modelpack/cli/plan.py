@@ -34,7 +34,9 @@ def command(ends: Loading, as_json: bool, quiet: bool) -> None:
 
 
 def show(ends: Loading, as_json: bool, quiet: bool) -> None:
-    """Plan, look, and show both; leaves by 8 where some models cannot be had there."""
+    """Plan, look, and show both; leaves by 8 where some models cannot be had there, and where a name is taken
+    and nothing else is left, by the code that `load` would leave by.
+    """
     with Progress(quiet=quiet) as progress, closed(ends.source):
         target = ends.target(replace=ends.replace)
         todo = plan(ends.source, ends.models, target, progress)
@@ -42,7 +44,7 @@ def show(ends: Loading, as_json: bool, quiet: bool) -> None:
         requests = _requests(ends.source, todo, target)
     show_plan(todo, findings, requests, as_json)
     if todo.failed:
-        raise SystemExit(Partly.exit_code)
+        raise SystemExit(Partly.exit_code if todo.models else todo.failed[0][1].exit_code)
     if any(one.level == "error" for one in findings):
         raise SystemExit(Unsupported.exit_code)
 

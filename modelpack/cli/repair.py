@@ -9,7 +9,17 @@ import click
 
 from modelpack.cli.options import callback_options, json_option, quiet_option, registry_options
 from modelpack.cli.progress import Progress
-from modelpack.cli.talk import bundle_lines, complain, counted, leave_by, result, result_json, table, talk
+from modelpack.cli.talk import (
+    bundle_lines,
+    complain,
+    counted,
+    leave_by,
+    result,
+    result_json,
+    table,
+    talk,
+    warn,
+)
 from modelpack.errors import Local, Partly
 from modelpack.hands.hashing import blamed
 from modelpack.verbs import locate
@@ -83,6 +93,9 @@ def _show(what: str, done: Repaired, quiet: bool) -> None:
     rows = [[one.kind, _shown(one), size(one.bytes), f"from {one.source}"] for one in done.mended]
     for line in table(rows):
         result(line)
+    for one in done.mended:
+        if one.doubt:
+            warn(f"{one.name} is back {one.doubt}")
     for aside in dict.fromkeys(one.aside for one in done.mended if one.aside):
         talk(f"kept aside: {aside}", quiet=quiet)
     if done.good:
@@ -110,6 +123,7 @@ def _as_json(done: Repaired) -> dict[str, object]:
                 "source": one.source,
                 "aside": one.aside or None,
                 "users": one.users,
+                "doubt": one.doubt or None,
             }
             for one in done.mended
         ],

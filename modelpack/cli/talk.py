@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Taken, Unsupported
+from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, Taken, Unchecked, Unsupported
 from modelpack.words.text import visible
 
 _T = TypeVar("_T")
@@ -38,7 +39,7 @@ def failed_json(failed: Mapping[str, ModelpackError]) -> list[dict[str, Any]]:
 def talk(text: str, *, quiet: bool = False) -> None:
     """A line for people, which no script should read."""
     if not quiet:
-        click.echo(visible(text), err=True)
+        _say(visible(text))
 
 
 def warn(text: str) -> None:
@@ -72,16 +73,29 @@ def leave_by(problems: Sequence[ModelpackError]) -> None:
         complain(problem)
     if any(isinstance(one, Corrupt | NotFound | Refused) for one in problems):
         raise SystemExit(Corrupt.exit_code)
+    for worst in (Unsupported, Unchecked):
+        if any(isinstance(one, worst) for one in problems):
+            raise SystemExit(worst.exit_code)
     if problems:
-        worst = Unsupported if any(isinstance(one, Unsupported) for one in problems) else Local
-        raise SystemExit(worst.exit_code)
+        raise SystemExit(Local.exit_code)
 
 
 def _say(text: str) -> None:
-    """*text* on stderr, in lines of the terminal's width; whole where no terminal is, for grep's sake."""
+    """*text* on stderr, in lines of the terminal's width; whole where no terminal is, for grep's sake.
+
+    No word is cut, be it longer than a line: digests, paths and commands are there to be copied.
+    """
     if sys.stderr.isatty():
-        width = shutil.get_terminal_size().columns
-        text = click.wrap_text(text.strip(), width, "  " if text.startswith("  ") else "", "  ")
+        said = text.lstrip(" ")
+        indent = text[: len(text) - len(said)]
+        text = textwrap.fill(
+            said,
+            shutil.get_terminal_size().columns,
+            initial_indent=indent,
+            subsequent_indent=indent or "  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
     click.echo(text, err=True)
 
 

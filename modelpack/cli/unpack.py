@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from modelpack.cli.options import expect_option, json_option, quiet_option
+from modelpack.cli.options import callback_options, expect_option, json_option, quiet_option
 from modelpack.cli.progress import Progress
 from modelpack.cli.talk import (
     asking,
@@ -27,11 +28,15 @@ from modelpack.documents.recipe import Recipe
 from modelpack.errors import ModelpackError, Partly
 from modelpack.stores import Identified
 from modelpack.stores.plain import MODELFILE, PlainFolder, Record
+from modelpack.stores.wrappers import closed
 from modelpack.verbs import locate
 from modelpack.verbs.transfer import copy
 from modelpack.words.blob import ADAPTER, DRAFT, MODEL, PROJECTOR
 from modelpack.words.digest import Digest
 from modelpack.words.text import size
+
+if TYPE_CHECKING:
+    from modelpack.hands.callback import Calling
 
 _OPTIONS = {MODEL: "-m", PROJECTOR: "--mmproj", ADAPTER: "--lora", DRAFT: "-md"}
 """How llama-server takes a GGUF of each kind."""
@@ -50,6 +55,7 @@ Examples:
 @click.argument("model", nargs=-1)
 @click.option("--no-modelfile", is_flag=True, help="Write no Modelfile, as where it cannot hold a text.")
 @click.option("--replace", is_flag=True, help="Replace another model, and files of the same names.")
+@callback_options
 @expect_option
 @json_option
 @quiet_option
@@ -59,6 +65,7 @@ def command(
     model: tuple[str, ...],
     no_modelfile: bool,
     replace: bool,
+    calling: Calling | None,
     expect: Digest | None,
     as_json: bool,
     quiet: bool,
@@ -71,27 +78,28 @@ def command(
     """
     directory = os.path.expanduser(directory)
     place = locate.Located.parse(bundle)
-    source = locate.source(place.text, expect=expect)
-    chosen = locate.picked(source, [*model, *([place.pick] if place.pick else [])], bundle)
-    fingerprint = source.fingerprint if isinstance(source, Identified) else None
-    for line in bundle_lines(bundle, fingerprint) if fingerprint is not None else ():
-        talk(line, quiet=quiet)
+    locate.only_servers([place.text], calling)
     partly: Partly | None = None
-    with Progress(quiet=quiet) as progress:
-        try:
-            receipts = asking(
-                lambda yes: copy(
-                    source,
-                    chosen,
-                    locate.plain_target(directory, source, modelfile=not no_modelfile, replace=yes),
-                    progress,
-                ),
-                replace,
-                progress.rest,
-            )
-        except Partly as error:
-            partly = error
-            receipts = [one for one in error.done if isinstance(one, Receipt)]
+    with closed(locate.source(place.text, expect=expect, calling=calling)) as source:
+        chosen = locate.picked(source, [*model, *([place.pick] if place.pick else [])], bundle)
+        fingerprint = source.fingerprint if isinstance(source, Identified) else None
+        for line in bundle_lines(bundle, fingerprint) if fingerprint is not None else ():
+            talk(line, quiet=quiet)
+        with Progress(quiet=quiet) as progress:
+            try:
+                receipts = asking(
+                    lambda yes: copy(
+                        source,
+                        chosen,
+                        locate.plain_target(directory, source, modelfile=not no_modelfile, replace=yes),
+                        progress,
+                    ),
+                    replace,
+                    progress.rest,
+                )
+            except Partly as error:
+                partly = error
+                receipts = [one for one in error.done if isinstance(one, Receipt)]
     records = _records(directory) if receipts else {}
     failed = partly.failed if partly is not None else {}
     if as_json:

@@ -16,14 +16,12 @@ REMARKS = {
 }
 """Warnings on pack, by remark; the others are said elsewhere, or are no warning."""
 
-WAYS = {
-    "create": "made by the server from what was sent: the same meaning, an ID of the server's own",
-    "exact": "the same bytes, the same ID",
-    "blobs": "exact, the same blobs; the manifest is this old server's own, and so is the ID",
-    "directory": "the same bytes, the same ID",
-    "archive": "the same bytes, the same ID",
-    "folder": "the same bytes, the same ID",
-    "pipe": "the same bytes, the same ID",
-    "registry": "the same bytes, the same ID",
+SAME = {
+    ("bytes", True): "the same bytes, the same ID",
+    ("bytes", False): "the same ID; not all of its bytes were looked at",
+    ("blobs", True): "the same blobs; manifest and ID are this old server's own",
+    ("blobs", False): "the same blobs by name; manifest and ID are this old server's own",
+    ("meaning", True): "the same meaning; the server made it, with an ID of its own",
+    ("meaning", False): "the same meaning; the server made it, with an ID of its own",
 }
-"""What a way of arriving means."""
+"""What a receipt's `same` means, by whether every byte was seen; with a way before it, no wider than 80."""

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from modelpack.depot.shelf import Directory
 from modelpack.documents.model import Model
-from modelpack.errors import ModelpackError, NotFound
+from modelpack.errors import ModelpackError, NotFound, Refused
+from modelpack.hands import system
 from modelpack.hands.disk import Folder
 from modelpack.hands.scratch import SCRATCH
 from modelpack.stores.models_dir_scan import Stray
@@ -42,7 +43,7 @@ def prune(directory: Directory) -> list[str]:
         folders[0].lock()  # as whoever gives a name to blobs does
         named = _named(directory, folders[0].path)
         with Folder.at(directory.path) as root:
-            if named is None or root.stat(SCRATCH) is not None:
+            if named is None or _at_work(root):
                 return []
             with root.folder("blobs") as blobs:
                 for name in blobs.names():
@@ -66,6 +67,33 @@ def _named(directory: Directory, manifests: Path) -> set[Digest | None] | None:
 
 def _depth(one: ModelpackError, manifests: Path) -> int:
     return len(os.path.relpath(one.where, manifests).split(os.sep))
+
+
+def _at_work(root: Folder) -> bool:
+    """Whether another run may be at work: it makes files in modelpack's own directory, and locks them.
+
+    What dead runs left there counts no longer than blobs do, nor what a repair has set aside.
+    """
+    found = root.stat(SCRATCH)
+    if found is None:
+        return False
+    if time.time() - found.st_mtime < GRACE or not stat.S_ISDIR(found.st_mode):
+        return True
+    with root.folder(SCRATCH) as ours:
+        return any(_is_live(ours, name) for name in ours.names())
+
+
+def _is_live(folder: Folder, name: str) -> bool:
+    found = folder.stat(name)
+    if found is None or not stat.S_ISREG(found.st_mode):
+        return False
+    with contextlib.suppress(NotFound, Refused):
+        fd = folder.open_file(name)
+        try:
+            return not system.lock(fd, wait=False) or time.time() - found.st_mtime < GRACE
+        finally:
+            os.close(fd)
+    return False
 
 
 def _is_orphan(blobs: Folder, name: str, named: set[Digest | None]) -> bool:

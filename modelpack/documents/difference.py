@@ -17,8 +17,8 @@ Blobs = Mapping[Digest, int]
 class Entry:
     """A model as a side knows it: by its name and ID, None where the ID cannot be told.
 
-    `size` is in bytes, of all blobs. `document` is what a server made it of, where it has an ID of its own
-    since and somebody wrote that down.
+    `size` is in bytes, of all blobs. `document` is the ID that it had before a server wrote the manifest of
+    the same blobs anew, where somebody wrote that down.
     """
 
     name: Name

@@ -210,7 +210,8 @@ def _value(part: str, raw: bytes) -> Any:
 
 
 def _last(values: Mapping[str, list[Any]], part: str) -> Any:
-    return values[part][-1] if part in values else None  # of several layers Ollama runs the last
+    found = values.get(part)  # empty where none could be read
+    return found[-1] if found else None  # of several layers Ollama runs the last
 
 
 def _text(value: Any) -> str | None:

@@ -74,14 +74,18 @@ def canonical_json(value: Any) -> bytes:
     return (json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n").encode()
 
 
+class _NoNumber(ValueError):
+    """A number of ours to refuse, in words of ours."""
+
+
 def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")
+    raise _NoNumber(f"{text} is not JSON")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:20]} is no number that JSON's readers know")
+        raise _NoNumber(f"{text[:20]} is no number that JSON's readers know")
     return value
 
 
@@ -94,8 +98,16 @@ def _below(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
-def parse_object(raw: bytes, where: object, limit: int = SMALL) -> dict[str, Any]:
-    """The JSON object in *raw*; raises Corrupt where it is none, too large, or nested to no end."""
+def parse_object(
+    raw: bytes, where: object, limit: int = SMALL, *, containers: int | None = None
+) -> dict[str, Any]:
+    """The JSON object in *raw*; raises Corrupt where it is none, too large, or nested to no end.
+
+    Nor may it have more than that many *containers*, which are lists and objects: each takes many times its
+    two bytes of memory. Brackets in strings count, too.
+    """
+    if containers is not None and len(raw) <= limit and raw.count(b"{") + raw.count(b"[") > containers:
+        raise Corrupt(f"holds more than {containers} lists and objects; no real one does", where=where)
     value = parse_value(raw, where, limit)
     if not isinstance(value, dict):
         raise Corrupt("is not a JSON object", where=where)
@@ -110,8 +122,7 @@ def parse_value(raw: bytes, where: object, limit: int = SMALL) -> Any:
         text = raw.decode("utf-8")
         value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise Corrupt(f"is not JSON: {reason[:200]}", where=where) from None
+        raise Corrupt(f"is not JSON: {_reason(error)[:200]}", where=where) from None
     if text.count("[") + text.count("{") < _DEEPEST:
         return value
     level = [value]
@@ -120,6 +131,14 @@ def parse_value(raw: bytes, where: object, limit: int = SMALL) -> Any:
         if not level:
             return value
     raise Corrupt(f"is nested more than {_DEEPEST} deep; no real one is", where=where)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if type(error) is ValueError:  # of int(), which tells Python's programmers what to call
+        return "a number in it has thousands of digits"
+    return str(error)
 
 
 def text_of(value: dict[str, Any], key: str, where: object, default: str | None = None) -> str:

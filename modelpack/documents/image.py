@@ -11,6 +11,9 @@ from modelpack.errors import Corrupt, Unsupported
 from modelpack.words.blob import CONFIG, MANIFEST, Blob
 from modelpack.words.digest import ZERO, Digest
 
+KEEPS_SINCE = (0, 19, 0)
+"""The first Ollama that keeps the manifest that it pulls byte for byte."""
+
 
 @dataclass(frozen=True)
 class Image:
@@ -92,6 +95,13 @@ class Image:
                 "layers": [layer(each) for each in value["layers"]] if value.get("layers") else None,
             }
         )
+
+    def id_at(self, version: tuple[int, int, int] | None) -> Digest:
+        """The ID that the model has on an Ollama of this *version* that was given exactly this manifest.
+
+        One that is not known is taken for a new one.
+        """
+        return self.id if version is None or version >= KEEPS_SINCE else Digest.of(self.marshalled())
 
     def of_kind(self, *media_types: str) -> tuple[Blob, ...]:
         """The layers of these media types, in the manifest's order."""

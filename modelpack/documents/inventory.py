@@ -17,9 +17,12 @@ from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 
 SCHEMA, VERSION = "modelpack.inventory", 1
-LIMIT = 64 * MIB
+LIMIT = 16 * MIB
 """The most bytes of the file."""
-_MOST_CONTAINERS = 1_000_000  # lists and objects: each takes many times its two bytes of memory
+MOST_CONTAINERS = 70_000
+"""The most models and blobs in it, together."""
+MOST_MODELS = 20_000
+"""The most models. With these bounds two of such files are compared in 120 MiB of memory."""
 _OLLAMA = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,99}", re.ASCII)
 
 
@@ -72,20 +75,21 @@ class Inventory:
 
     @classmethod
     def parse(cls, raw: bytes, where: object) -> Inventory:
-        """Read the file, 64 MiB at most.
+        """Read the file, of at most LIMIT bytes.
 
         Corrupt where it was cut, or says what cannot be: it has no sum, so not every change is seen.
         Unsupported where it is of another version.
         """
-        if len(raw) <= LIMIT and raw.count(b"{") + raw.count(b"[") > _MOST_CONTAINERS:
-            raise Corrupt("holds more lists and objects than any inventory", where=where)
-        value = parse_object(raw, where, LIMIT)
+        value = parse_object(raw, where, LIMIT, containers=MOST_CONTAINERS)
         check_schema(value, SCHEMA, VERSION, where)
         strict.only(value, {"schema", "version", "models"} | (value.keys() & {"ollama"}), where)
         version = text_of(value, "ollama", where) if "ollama" in value else None
         if version is not None and _OLLAMA.fullmatch(version) is None:
             raise Corrupt("its 'ollama' is not a version", where=where)
-        models = tuple(_held(one, where) for one in strict.objects(value, "models", where))
+        listed = strict.objects(value, "models", where)
+        if len(listed) > MOST_MODELS:
+            raise Corrupt(f"lists more than {MOST_MODELS} models; no real one does", where=where)
+        models = tuple(_held(one, where) for one in listed)
         _check(models, where)
         return cls(version, models)
 

@@ -96,7 +96,9 @@ _DRAFT, _TENSOR_LAYERS = "0.30.0", "0.14.0"
 _CAPABILITIES = "0.12.0"  # ConfigV2 in types/model/config.go (before 0.15: server/images.go)
 _SPLIT = "0.30.0"  # mergeSplitGGUFLayers in server/create.go
 _MMPROJ = "0.30.4"  # isProjectorGGUF in server/create.go
-_CHAT_TEMPLATE = "0.30.0"  # PreferChatTemplate in server/images.go
+CHAT_TEMPLATE = "0.30.0"
+"""The first Ollama that runs a model without a template by its GGUF's own (PreferChatTemplate in
+server/images.go)."""
 
 _NOT = "it will not run there"
 _SHOWN = 80  # characters of a name that is shown
@@ -132,10 +134,17 @@ def needs_of(
     found += _architectures(architectures or ({family} if family else set()))
     if create:
         found += _created(headers)
-    templated = isinstance(document, Image) and document.of_kind(TEMPLATE, PROMPT)
-    if not templated and not _text(said, "template") and not _text(said, "renderer"):
+    if not create and not has_prompt(document, said):  # create looks for a template itself
         found += _own_template(headers)
     return tuple(dict.fromkeys(found))
+
+
+def has_prompt(document: Image | Recipe, said: Mapping[str, Any]) -> bool:
+    """Whether the model says how it is prompted: by a template, or by a renderer (which *said*, the config or
+    the recipe's body, names): Prompt in server/prompt.go asks for a renderer first.
+    """
+    templated = isinstance(document, Image) and document.of_kind(TEMPLATE, PROMPT)
+    return bool(templated or _text(said, "template") or _text(said, "renderer"))
 
 
 def _said(said: Mapping[str, Any]) -> Iterator[Need]:
@@ -200,7 +209,7 @@ def _own_template(headers: Iterable[Gguf]) -> Iterator[Need]:
     if any(gguf.has_chat_template and gguf.role == "model" for gguf in headers):
         yield Need(
             "to use the chat template of its GGUF (it has no other)",
-            _CHAT_TEMPLATE,
+            CHAT_TEMPLATE,
             otherwise="it gets the bare prompt there, and answers poorly in a chat",
             grave=False,
         )

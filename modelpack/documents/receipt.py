@@ -25,6 +25,8 @@ class State(StrEnum):
     """Moved inside the create request, after it was hashed here: the server writes it anew."""
     READ = "read back"
     """Was there before, and was read back and hashed here."""
+    WRONG = "read back: wrong"
+    """Was there before, by name; what came when it was read back is something else, cut, or nothing."""
     SIZED = "seen by name and size"
     """Was there before: a file of its name and its size. Nothing is known of its bytes."""
     NAMED = "seen by name only"
@@ -67,7 +69,7 @@ class Receipt:
     `model` is settled: every hash is known. `same_bytes` is True where the target keeps the document and
     every blob as they are, False where it made something of its own, None where it cannot be known. `present`
     blobs were there before, by name (and on disks by size); nothing else was looked at, but for those of
-    `proven`, which were read back and hashed.
+    `proven` and `wrong`, which were read back and hashed.
     """
 
     model: Model
@@ -81,6 +83,7 @@ class Receipt:
     there: bool = False
     """Whether all of it was there before, under its name."""
     proven: frozenset[Digest] = frozenset()
+    wrong: frozenset[Digest] = frozenset()
     unproven: str = ""
     """What reading back could not prove, in a sentence; empty where nobody asked for it."""
     tried: Tried | None = None
@@ -95,6 +98,7 @@ class Receipt:
         """`bytes` (the same ID), `blobs` (the server wrote the manifest anew: another ID), or `meaning`.
 
         None where it cannot be said: create with a note is the server's having made something else of it.
+        Of blobs that were there before this is by name, but for what `states` says was read back.
         """
         if self.same_bytes is None:
             return None
@@ -104,12 +108,19 @@ class Receipt:
             return "blobs"
         return None if self.note else "meaning"
 
+    @property
+    def seen_whole(self) -> bool:
+        """Whether every byte was hashed on its way there, or read back: none is there by name alone."""
+        return all(state in (State.SENT, State.TOLD, State.READ) for _, state in self.states())
+
     def states(self) -> list[tuple[Blob, State]]:
         """Every blob of the model, in order of use, and what is known of it there."""
         sent = {blob.id for blob in self.sent}
         return [(blob, self._state(blob, blob.id in sent)) for blob in self.model.blobs]
 
     def _state(self, blob: Blob, sent: bool) -> State:
+        if blob.digest in self.wrong:
+            return State.WRONG
         if blob.digest in self.proven:
             return State.READ
         created = self.way == CREATE
@@ -134,6 +145,7 @@ class Receipt:
             "sent": [str(blob.digest) for blob in self.sent],
             "present": [str(blob.digest) for blob in self.present],
             "read_back": sorted(map(str, self.proven)),
+            "wrong": sorted(map(str, self.wrong)),
             "unproven": self.unproven,
             "tried": self.tried.to_json() if self.tried is not None else None,
             "note": self.note,

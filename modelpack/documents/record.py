@@ -15,15 +15,17 @@ from typing import Any
 from modelpack.documents import strict
 from modelpack.documents.gojson import canonical_json, parse_object, size_of, text_of
 from modelpack.documents.receipt import CREATE, DIRECTORY, EXACT, REGISTRY, Receipt, State, Tried
-from modelpack.errors import Corrupt, Unsupported
+from modelpack.errors import Corrupt, Different, NotFound, Unsupported
 from modelpack.words.blob import MIB
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 
 SCHEMA = "dev.ollama-modelpack.receipt"
 VERSION = 1
-LIMIT = 64 * MIB
+LIMIT = 16 * MIB
 """The most bytes of the file."""
+MOST_CONTAINERS = 70_000
+"""The most models and blobs in it, together."""
 
 SERVER, MODELS_DIRECTORY = "server", "models directory"
 KINDS = (SERVER, MODELS_DIRECTORY, REGISTRY)
@@ -33,7 +35,7 @@ SAME = ("bytes", "blobs", "meaning")
 STEPS = ("load", "prove", "try")
 """What may have failed."""
 
-_MOST_CONTAINERS = 1_000_000  # lists and objects: each takes many times its two bytes of memory
+_OTHERWISE = tuple(kind.__name__ for kind in (Corrupt, NotFound, Different))
 _SHOWN = 4096  # characters of an error's text that are kept
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
@@ -118,6 +120,24 @@ class Record:
     models: tuple[Arrived, ...]
     failed: tuple[Failure, ...] = ()
 
+    @property
+    def disproved(self) -> Mapping[Name, str]:
+        """Models of which --prove found that they are not there as they were loaded, and what it found.
+
+        What only kept it from looking is none: such a model is known as well as one that nobody read back.
+        """
+        found = {
+            one.name: one.what
+            for one in self.failed
+            if one.step == "prove" and one.name is not None and one.kind in _OTHERWISE
+        }
+        wrong = {blob.digest for one in self.models for blob in one.blobs if blob.state is State.WRONG}
+        for model in self.models:
+            for blob in model.blobs:
+                if blob.digest in wrong:
+                    found.setdefault(model.name, f"the blob {blob.digest} was read back and is wrong")
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """The file's content as a JSON value, its sum last."""
         value = {
@@ -143,9 +163,7 @@ class Record:
 
         Whatever the sum says, every field is held against the schema, and unknown ones are refused.
         """
-        if len(raw) <= LIMIT and raw.count(b"{") + raw.count(b"[") > _MOST_CONTAINERS:
-            raise Corrupt("holds more lists and objects than any receipt", where=where)
-        value = parse_object(raw, where, LIMIT)
+        value = parse_object(raw, where, LIMIT, containers=MOST_CONTAINERS)
         if value.get("schema") != SCHEMA:
             raise Unsupported("is JSON, but no receipt of modelpack's", where=where)
         version = value.get("version")

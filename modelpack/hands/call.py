@@ -81,3 +81,17 @@ def under(call: Call | None) -> Iterator[None]:
         yield
     finally:
         _CURRENT.reset(token)
+
+
+@contextlib.contextmanager
+def patience(seconds: float) -> Iterator[Call]:
+    """What this thread asks meanwhile is a call of its own, broken off after so many *seconds*."""
+    call = Call()
+    timer = threading.Timer(seconds, call.close)
+    timer.daemon = True
+    timer.start()
+    try:
+        with under(call):
+            yield call
+    finally:
+        timer.cancel()

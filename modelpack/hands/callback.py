@@ -16,13 +16,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from modelpack.errors import ModelpackError, NotFound, Unreachable, Unsupported
 from modelpack.hands.call import Call, under
 from modelpack.hands.callback_address import Bound, Calling, bind
+from modelpack.hands.callback_port import Answers
 from modelpack.hands.callback_push import Received
-from modelpack.hands.callback_wire import Listener, Request
+from modelpack.hands.callback_wire import Request
 from modelpack.hands.ollama import Ollama
 from modelpack.hands.temporary import NAMESPACE, temporary
 from modelpack.words.blob import MANIFEST, Blob
@@ -31,7 +32,6 @@ from modelpack.words.name import DEFAULT_TAG, Name
 
 __all__ = ["Callback", "Caller", "Calling", "Knock", "Offered", "Received", "reach"]
 
-_PATH = re.compile(rf"/v2/{NAMESPACE}/([0-9a-f]{{12}}-[0-9a-f]{{32}})/(.{{1,300}})", re.ASCII)
 _AGENT = re.compile(r"ollama/v?(\d{1,5})\.(\d{1,5})\.(\d{1,5})\S*(?: \(\S+ (\w+)\))?", re.ASCII)
 _AGENT_LENGTH = 200
 _MOST_WANTED = 10_000  # digests
@@ -56,10 +56,6 @@ class Caller:
         """Of Ollama; None where it is something else."""
         found = _AGENT.match(self.user_agent)
         return (int(found[1]), int(found[2]), int(found[3])) if found is not None else None
-
-
-class _Answers(Protocol):
-    def handle(self, request: Request, rest: str) -> None: ...
 
 
 class Knock:
@@ -112,27 +108,34 @@ class Offered:
 
 
 class Callback:
-    """The small registry for the server whose base URL is *server*; to be used by `with`, from any thread."""
+    """The small registry for the server whose base URL is *server*; to be used by `with`, from any thread.
+
+    It may be entered again while it is open, and listens until it was left as often. Where a port was named,
+    others of this process that name it, too, share it.
+    """
 
     def __init__(self, server: str, calling: Calling = Calling()) -> None:  # noqa: B008 - it never changes
         self._server, self._calling = server, calling
         self._bound: Bound | None = None
-        self._listener: Listener | None = None
-        self._names: dict[str, _Answers] = {}
+        self._entered = 0
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         """Listen. Raises Local for an address or a port that cannot be had, Unsupported, Unreachable."""
-        self._bound = bind(self._server, self._calling)
-        self._listener = Listener(self._bound.socket, self._answer)
+        with self._lock:
+            if self._bound is None:
+                self._bound = bind(self._server, self._calling)
+            self._entered += 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._listener is not None:
-            self._listener.close()
-        self._listener = self._bound = None
-        self._names.clear()
+        with self._lock:
+            self._entered -= 1
+            if not self._entered and self._bound is not None:
+                self._bound.port.leave()
+                self._bound = None
 
     @property
     def told(self) -> str:
@@ -179,22 +182,13 @@ class Callback:
                 found.close()
 
     @contextlib.contextmanager
-    def _answering(self, name: Name, found: _Answers) -> Iterator[None]:
-        self._names[name.model] = found
+    def _answering(self, name: Name, found: Answers) -> Iterator[None]:
+        names = self._here.port.names
+        names[name.model] = found
         try:
             yield
         finally:
-            self._names.pop(name.model, None)
-
-    def _answer(self, request: Request) -> None:
-        path = _PATH.fullmatch(request.path)
-        found = self._names.get(path[1]) if path is not None else None
-        if path is not None and found is not None:
-            found.handle(request, path[2])
-        elif request.method in ("GET", "HEAD") and request.path in ("/v2/", "/v2"):
-            request.answer(200)
-        else:
-            request.answer(404)
+            names.pop(name.model, None)
 
 
 def reach(client: Ollama, callback: Callback, seconds: float = 8.0) -> Caller:
@@ -252,6 +246,8 @@ def _nobody(callback: Callback, said: ModelpackError | None, asked: bool, second
         advice = f"Set NO_PROXY there for this host. {advice}"
     elif said is not None:
         what = f"the server could not call back: it said {said.what!r}"
+        if "proxyconnect" in said.what:
+            advice = f"Its HTTP_PROXY does not lead here: set NO_PROXY there for this host. {advice}"
     else:
         what = f"nobody came to {where}{behind} within {seconds:.0f} seconds (a firewall or NAT between?)"
         return Unreachable(what, advice=advice)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from modelpack.errors import Local, Unreachable, Unsupported, Usage, from_os
+from modelpack.errors import Unreachable, Unsupported, Usage
+from modelpack.hands.callback_port import Port, joined, take
 from modelpack.hands.wire import address_of
 
 _PLACE = re.compile(
@@ -16,7 +16,6 @@ _PLACE = re.compile(
 )
 # What a model's name can begin with: types/model/name.go of Ollama v0.33, and a colon is for the port.
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,253}", re.ASCII)
-_BACKLOG = 128
 _NAME_IT = "Name this machine as the server knows it: --callback HOST:PORT (a name, or an IPv4 address)."
 
 
@@ -72,15 +71,15 @@ def _no_ipv6(address: str) -> Unsupported:
 
 @dataclass(frozen=True)
 class Bound:
-    """A socket that listens, what the server is told of it, and what it is bound to: both as HOST:PORT."""
+    """A port that is listened on, what the server is told of it, and what it is: both as HOST:PORT."""
 
-    socket: socket.socket
+    port: Port
     told: str
     listening: str
 
 
 def bind(server: str, calling: Calling) -> Bound:
-    """Listen as *calling* says, for the server whose base URL is *server*.
+    """Listen as *calling* says, for the server whose base URL is *server*, until the port is left.
 
     Raises Unsupported where no port may be opened or the server could only be told an IPv6 address, Local
     where this machine does not let that address or port be bound, Unreachable for an unknown server.
@@ -88,7 +87,7 @@ def bind(server: str, calling: Calling) -> Bound:
     if calling.off:
         raise Unsupported(
             "no port may be opened here (--no-listen), so the server cannot call back",
-            advice="Leave --no-listen away. Or load by --create; or pack from the models directory.",
+            advice="Leave --no-listen away.",
         )
     host, port = calling.told
     place, wanted = calling.bound
@@ -100,44 +99,9 @@ def bind(server: str, calling: Calling) -> Bound:
     address = address_of(told)
     if address is not None and address.version == 6:
         raise _no_ipv6(told)
-    listener = _listen(place or route, wanted or port or 0)
-    got: int = listener.getsockname()[1]
-    port = port or got
-    return Bound(listener, told if port == 80 else f"{told}:{port}", _joined(listener.getsockname()[0], got))
-
-
-def _listen(place: str, port: int) -> socket.socket:
-    where = _joined(place, port)
-    try:
-        found = socket.getaddrinfo(place, port, type=socket.SOCK_STREAM)
-        family, *_, address = min(found, key=lambda one: one[0] != socket.AF_INET)
-        return socket.create_server((str(address[0]), port), family=family, backlog=_BACKLOG)
-    except socket.gaierror:
-        error, advice = "no such address is known here", "Name one of this machine's: --listen ADDR[:PORT]."
-    except OverflowError:
-        error, advice = "no such port", ""
-    except OSError as problem:
-        if problem.errno == errno.EADDRINUSE:
-            error = "something else listens there already"
-            advice = (
-                "Choose another port: --listen ADDR:PORT, and --callback HOST:PORT where it is forwarded."
-            )
-        elif problem.errno == errno.EACCES:
-            error = "this user may not open that port"
-            advice = "Choose one above 1023 (--listen ADDR:PORT), or run as a user who may."
-        elif problem.errno == errno.EADDRNOTAVAIL:
-            error = "is no address of this machine"
-            advice = (
-                "--callback HOST[:PORT] is what the server is told, --listen ADDR[:PORT] an address of this "
-                "machine, to which it is forwarded."
-            )
-        else:
-            raise from_os(problem, where) from None
-    raise Local(f"cannot listen there: {error}", where=where, advice=advice)
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    found = take(place or route, wanted or port or 0)
+    port = port or found.address[1]
+    return Bound(found, told if port == 80 else f"{told}:{port}", joined(*found.address))
 
 
 def _is_any(place: str) -> bool:

@@ -57,6 +57,11 @@ class Received:
         return self._whole if self._wanted is not None else self._manifest is not None
 
     @property
+    def pushed(self) -> bytes | None:
+        """The manifest, once it is here."""
+        return self._manifest
+
+    @property
     def failure(self) -> ModelpackError | None:
         """What ended the push, where something did."""
         return self._failure

@@ -103,6 +103,10 @@ class Ollama:
 
     def list(self) -> tuple[Listed, ...]:
         """`GET /api/tags`: the models that are installed, newest first."""
+        return self._models("/api/tags", Listed.read)[0]
+
+    def list_dated(self) -> tuple[tuple[Listed, ...], str]:
+        """The same, and the `Date` of the answer (empty for none): the server's own clock."""
         return self._models("/api/tags", Listed.read)
 
     def installed(self) -> dict[str, Listed]:
@@ -117,13 +121,14 @@ class Ollama:
 
     def running(self) -> tuple[Running, ...]:
         """`GET /api/ps`: the models that are in memory now."""
-        return self._models("/api/ps", Running.read)
+        return self._models("/api/ps", Running.read)[0]
 
-    def _models(self, path: str, read: Callable[[dict[str, Any], object], _T]) -> tuple[_T, ...]:
-        models = self._http.learn("GET", path, Answer.json).get("models") or []
+    def _models(self, path: str, read: Callable[[dict[str, Any], object], _T]) -> tuple[tuple[_T, ...], str]:
+        value, date = self._http.learn("GET", path, lambda one: (one.json(), one.headers.get("Date", "")))
+        models = value.get("models") or []
         if not isinstance(models, list) or not all(isinstance(each, dict) for each in models):
             raise Unsupported("its list of models is none", where=self.base, advice=_NOT_OLLAMA)
-        return tuple(read(each, self.base) for each in models)
+        return tuple(read(each, self.base) for each in models), date
 
     def show(self, name: str, *, verbose: bool = False) -> Shown:
         """`POST /api/show`: what is told of a model; raises NotFound where it is not installed."""

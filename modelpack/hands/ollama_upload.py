@@ -10,15 +10,16 @@ from modelpack.words.report import Moved, Report, Said
 from modelpack.words.text import size
 
 
-def upload(client: Ollama, blob: Blob, data: Reader, report: Report) -> Blob:
-    """Send *blob*, which the server hashes as it writes; Refused with status 400 where that is another."""
+def upload(client: Ollama, blob: Blob, data: Reader, report: Report) -> bool:
+    """Send *blob*, which the server hashes as it writes; False where it had one of that name by then, and
+    nothing that was sent says anything of its bytes. Refused with status 400 where the bytes are others.
+    """
     if blob.digest is None:
         raise Unsupported(f"{blob} has to be hashed before it is uploaded", where=client.base)
-    client.upload_blob(
+    return client.upload_blob(
         blob.digest,
         blob.size,
         data,
         moved=lambda count: report(Moved(count)),
         sent=lambda: report(Said(f"the server is hashing {size(blob.size)}")),
     )
-    return blob

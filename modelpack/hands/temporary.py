@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 
 from modelpack.errors import ModelpackError, NotFound, Refused, Usage
 from modelpack.hands.answers import Listed
-from modelpack.hands.call import rest
+from modelpack.hands.call import patience, rest
 from modelpack.hands.ollama import Ollama
 from modelpack.words.digest import Digest
 from modelpack.words.name import DEFAULT_TAG, Name
@@ -23,6 +24,7 @@ NAMESPACE = "modelpack"
 _RACED = ("no such file or directory", "cannot find the")  # on Unix, on Windows
 YOUNG = 3600.0
 """Seconds for which the name of another run is left alone: that may be at work."""
+_SWEEPING = 10.0  # seconds
 _MODEL = re.compile(r"[0-9a-f]{12}-[0-9a-f]{32}", re.ASCII)
 
 
@@ -36,11 +38,6 @@ def is_temporary(name: Name) -> bool:
     return (
         name.namespace == NAMESPACE and name.tag == DEFAULT_TAG and _MODEL.fullmatch(name.model) is not None
     )
-
-
-def left_behind(listed: Iterable[Listed], digest: Digest) -> list[Listed]:
-    """The temporary names among *listed* that stand for the model of ID *digest*."""
-    return [each for each in listed if each.digest == digest and _is_temporary(each)]
 
 
 def copy_name(client: Ollama, name: Name, second: Name) -> None:
@@ -64,9 +61,12 @@ def was_raced(error: Refused) -> bool:
     return any(words in error.words for words in _RACED)
 
 
-def drop(client: Ollama, name: Name) -> bool:
-    """Delete the temporary *name*, where another name that lasts holds the same ID; whether it is gone."""
-    listed = client.list()
+def drop(client: Ollama, name: Name, listed: Sequence[Listed] | None = None) -> bool:
+    """Delete the temporary *name*, where another name that lasts holds the same ID; whether it is gone.
+
+    *listed* is what the server lists now, where somebody asked it just so.
+    """
+    listed = client.list() if listed is None else listed
     own = next((each for each in listed if _folded(each) == name.folded), None)
     if own is None:
         return True
@@ -80,20 +80,19 @@ def drop(client: Ollama, name: Name) -> bool:
 def sweep(client: Ollama) -> None:
     """Delete what runs that were killed have left, where it is older than an hour and not the only name.
 
-    The server's own times are compared: its clock may be wrong. Raises nothing of the server's: this is
-    housekeeping, and the next run does it too.
+    The server's own times are compared: `modified_at`, and the `Date` of its answer. A name whose time lies
+    ahead is young. Raises nothing of the server's, and asks no longer than ten seconds: this is housekeeping,
+    and the next run does it too.
     """
-    with contextlib.suppress(ModelpackError):
-        listed = client.list()
-        times = {each.name: time for each in listed if (time := _time(each)) is not None}
-        if not times:
+    with contextlib.suppress(ModelpackError), patience(_SWEEPING):
+        listed, date = client.list_dated()
+        now = _date(date)
+        if now is None:
             return
-        now = max(times.values())
         for each in listed:
-            then = times.get(each.name)
-            if then is None or now - then < YOUNG or not _is_temporary(each):
-                continue
-            drop(client, Name.parse(each.name))
+            then = _time(each)
+            if then is not None and now - then >= YOUNG and _is_temporary(each):
+                drop(client, Name.parse(each.name), listed)
 
 
 def _lasting(listed: Iterable[Listed], digest: Digest) -> bool:
@@ -112,6 +111,14 @@ def _folded(listed: Listed) -> str:
         return Name.parse(listed.name).folded
     except Usage:
         return ""
+
+
+def _date(text: str) -> float | None:
+    """The time that a header of that form tells, in seconds."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _time(listed: Listed) -> float | None:

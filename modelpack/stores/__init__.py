@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from modelpack.documents.model import Model
+from modelpack.errors import ModelpackError
 from modelpack.words.blob import Blob
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
@@ -15,9 +16,9 @@ from modelpack.words.reader import Reader
 from modelpack.words.report import Report, silent
 
 __all__ = [
-    "Afar", "Apart", "Closes", "Continues", "Described", "Expecting", "Foretells", "Goes", "Identified",
-    "InOrder", "Learns", "Leaves", "MakesRequests", "OneWay", "Placed", "Reader", "Session", "Settled",
-    "Singles", "Source", "TakesUnread", "Target", "Tidies",
+    "Afar", "Apart", "Closes", "Continues", "Described", "Expecting", "Finds", "Foretells", "Goes",
+    "Identified", "InOrder", "Learns", "Leaves", "MakesRequests", "OneWay", "Placed", "Reader", "Scans",
+    "Session", "Settled", "Singles", "Source", "TakesUnread", "Target", "Tidies",
 ]  # fmt: skip
 
 
@@ -113,6 +114,15 @@ class Continues(Protocol):
 
 
 @runtime_checkable
+class Finds(Protocol):
+    """A session to which a blob may come that somebody else has brought by then: its bytes are not taken."""
+
+    def found(self, blob: Blob) -> bool:
+        """Whether *blob*, which was put, was there before that; of the bytes that are there nobody knows."""
+        ...
+
+
+@runtime_checkable
 class Expecting(Protocol):
     """A source whose models may name blobs that it does not hold, since the target has them: a delta."""
 
@@ -173,6 +183,15 @@ class Singles(Protocol):
 
     def single(self, name: Name) -> Model | None:
         """The model of this name, compared without case; None where there is none."""
+        ...
+
+
+@runtime_checkable
+class Scans(Protocol):
+    """A source of which some models may be read, and others not."""
+
+    def scan(self) -> Iterator[Model | ModelpackError]:
+        """Every model, in the order of names, or what is wrong with that one."""
         ...
 
 

@@ -9,6 +9,7 @@ from modelpack.documents.image import Image
 from modelpack.documents.inventory import Held, Inventory
 from modelpack.documents.model import Model, blobs_of
 from modelpack.errors import Unsupported
+from modelpack.hands.answers import version_number
 from modelpack.stores import Placed, Session
 from modelpack.words.blob import Blob
 from modelpack.words.digest import Digest
@@ -19,10 +20,14 @@ WAY = "inventory"
 
 
 class InventoryTarget:
-    """What would have to travel to the host of *inventory*, which stands at *where*; nothing is written."""
+    """What would have to travel to the host of *inventory*, which stands at *where*; nothing is written.
 
-    def __init__(self, inventory: Inventory, where: object = "") -> None:
+    *replace* tells that a load would give away a name that stands for another model.
+    """
+
+    def __init__(self, inventory: Inventory, where: object = "", *, replace: bool = False) -> None:
         self.inventory = inventory
+        self.replace = replace
         self._where = where
         self._held = {held.name.folded: held for held in reversed(inventory.models)}
         self._ids = {held.id for held in inventory.models}
@@ -41,19 +46,21 @@ class InventoryTarget:
         return self._held.get(name.folded)
 
     def missing(self, models: Sequence[Model]) -> Sequence[Blob]:
-        """Blobs that are not there. Where a model's ID is there, so are its blobs, whatever its name."""
+        """Blobs that are not there. Where a model's ID is there, so are its blobs, whatever its name; of an
+        old Ollama that is the ID that it would give the model.
+        """
         there: set[Digest | None] = set(self._blobs)
         for model in models:
-            if self._is_whole(model):
+            if not self._ids.isdisjoint(self._ids_of(model)):
                 there |= {blob.digest for blob in model.blobs}
         return [blob for blob in blobs_of(models) if blob.digest is None or blob.digest not in there]
 
     def placed(self, model: Model) -> Placed | None:
         """As Settled says: the inventory has the name with this ID."""
         held = self.find(model.name)
-        if held is None or not self._is_whole(model) or held.id != model.document.id:
+        if held is None or held.id not in self._ids_of(model):
             return None
-        return Placed(held.name, held.id, True, WAY)
+        return Placed(held.name, held.id, held.id == model.document.id, WAY)
 
     def foretell(self, models: Sequence[Model]) -> Sequence[str]:
         """As Foretells says: what an inventory cannot tell."""
@@ -81,5 +88,9 @@ class InventoryTarget:
             advice="Name the host itself (--to http://HOST:11434), or its models directory.",
         )
 
-    def _is_whole(self, model: Model) -> bool:
-        return isinstance(model.document, Image) and model.document.id in self._ids
+    def _ids_of(self, model: Model) -> set[Digest]:
+        """What *model* is called there where it is there exactly; nothing of a recipe."""
+        document = model.document
+        if not isinstance(document, Image):
+            return set()
+        return {document.id, document.id_at(version_number(self.inventory.version or ""))}

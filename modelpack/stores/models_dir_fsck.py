@@ -19,6 +19,9 @@ from modelpack.words.digest import Digest
 
 Mark = tuple[int, ...]
 
+BAD = "bad"
+"""Where `repair` keeps the damaged files that it has replaced: below modelpack's own directory."""
+
 _LEVELS = {"blobs": 1, "manifests": 4, SCRATCH: 3}
 """How deep each directory is looked into: manifests/<host>/<namespace>/<model>/<tag>."""
 
@@ -116,6 +119,11 @@ class Owner:
                 known = pwd.getpwuid(self.uid)
                 self.name = known.pw_name
                 self._groups = set(os.getgrouplist(known.pw_name, known.pw_gid))
+
+    @property
+    def is_root(self) -> bool:
+        """Whether root owns it: then nothing here tells which user the service is."""
+        return not WINDOWS and self.uid == 0
 
     def may(self, found: os.stat_result, rights: int) -> bool:
         """Whether it has these *rights* (an octal digit: 4 read, 2 write, 1 search) there by its mode."""

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from modelpack.documents.model import Model
 from modelpack.errors import Unsupported
 from modelpack.hands.hashing import read_small
-from modelpack.stores import Described, Foretells, Placed, Reader, Session, Settled, Target, Tidies
+from modelpack.stores import Described, Finds, Foretells, Placed, Reader, Session, Settled, Target, Tidies
 from modelpack.words.blob import SMALL, Blob
 from modelpack.words.reader import BytesReader
 from modelpack.words.report import Report, silent
@@ -73,10 +73,10 @@ class Parted:
         return said
 
     def tidy(self) -> None:
-        """As Tidies says."""
-        for target in self._ways.values():
-            if isinstance(target, Tidies):
-                target.tidy()
+        """As Tidies says: all ways lead to one place, so that one of them does it."""
+        tidy = next((target for target in self._ways.values() if isinstance(target, Tidies)), None)
+        if tidy is not None:
+            tidy.tidy()
 
     @contextmanager
     def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:
@@ -113,6 +113,9 @@ class _Parted:
         raw = read_small(data, blob)
         first, *_ = [session.put(blob, BytesReader(raw)) for session in takers]
         return first
+
+    def found(self, blob: Blob) -> bool:
+        return any(isinstance(one, Finds) and one.found(blob) for one in self._sessions.values())
 
     def commit(self, model: Model) -> Placed:
         return self._sessions[self._target.way(model)[0]].commit(model)

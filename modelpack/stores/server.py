@@ -15,15 +15,15 @@ from typing import Self
 
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
-from modelpack.errors import Corrupt, ModelpackError, NotFound, Unreachable, Unsupported, Usage
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unreachable, Unsupported, Usage
 from modelpack.hands.call import under
 from modelpack.hands.callback import Callback, Caller, Calling, Received, reach
 from modelpack.hands.callback_push import PATIENCE
-from modelpack.hands.crew import in_parallel
+from modelpack.hands.crew import Gone, in_parallel
 from modelpack.hands.ollama import Ollama
-from modelpack.hands.temporary import copy_name, drop, is_temporary
+from modelpack.hands.temporary import copy_name, drop, is_temporary, sweep
 from modelpack.stores import Reader
-from modelpack.stores.server_push import Pushing
+from modelpack.stores.server_push import Pushing, exactly
 from modelpack.words.blob import MIB, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
@@ -37,8 +37,9 @@ _FOR_MANIFEST = 60.0  # seconds
 class ServerSource:
     """The models that are installed on the server of *client*, which calls back as *calling* says.
 
-    Nothing is asked, and no port opened, before the first use; `close`, or `with`, ends it. Whatever is read
-    raises Unreachable where the server cannot call back, and Refused, with its words, where it says no.
+    A port is open while the server pushes, and not before or between. `close`, or `with`, cleans up there
+    after runs that were killed. Whatever is read raises Unreachable where the server cannot call back, and
+    Refused, with its words, where it says no.
     """
 
     def __init__(self, client: Ollama, calling: Calling = Calling()) -> None:  # noqa: B008 - it never changes
@@ -61,14 +62,23 @@ class ServerSource:
         self.close()
 
     def close(self) -> None:
-        """Listen no more. It begins again with the next use."""
+        """Where anything was read: remove old names for the moment that nobody needs. Raises nothing."""
         with self._opening:
-            if self._caller is not None:
-                self._caller = None
-                self._callback.__exit__(None, None, None)
+            was_used, self._caller = self._caller is not None, None
+        if was_used:
+            sweep(self.client)
 
     def models(self) -> Sequence[Model]:
         """Every model that is installed, by name; raises what keeps one of them from being read."""
+        found = []
+        for one in self.scan():
+            if isinstance(one, ModelpackError):
+                raise one
+            found.append(one)
+        return found
+
+    def scan(self) -> Iterator[Model | ModelpackError]:
+        """As Scans says; what keeps all of them from being read is raised."""
         listed = {}
         for each in self.client.list():
             with contextlib.suppress(Usage):  # no name of ours can stand for it
@@ -76,17 +86,24 @@ class ServerSource:
                 if not is_temporary(name):
                     listed[name] = each.digest
         if not listed:
-            return ()
-        self._way_back()
-        found = dict(in_parallel(list(listed), lambda name, _gone: self._image(name, listed[name]), _ASKING))
-        return [Model(name, found[name]) for name in sorted(listed, key=lambda one: one.full)]
+            return
+
+        def read(name: Name, _gone: Gone) -> Model | ModelpackError:
+            try:
+                return Model(name, self._image(name, listed[name]))
+            except (Corrupt, NotFound, Refused, Unsupported) as error:
+                error.where = f"{self.client.base}#{name}"
+                return error
+
+        with self._way_back():
+            found = dict(in_parallel(list(listed), read, _ASKING))
+        yield from (found[name] for name in sorted(listed, key=lambda one: one.full))
 
     def single(self, name: Name) -> Model | None:
         """The model of this name, compared as Ollama does (without case); None where there is none."""
         there = self.client.installed().get(name.folded)
         if there is None:
             return None
-        self._way_back()
         name = Name.parse(there.name)
         return Model(name, self._image(name, there.digest))
 
@@ -108,39 +125,35 @@ class ServerSource:
         self._version = self._version or self.client.version()
         return {"kind": "server", "where": self.client.base, "version": self._version}
 
-    def _way_back(self) -> Callback:
-        """The small registry, once the server was seen to come to it."""
-        with self._opening:
-            if self._caller is None:
-                self._callback.__enter__()
-                try:
-                    self._caller = reach(self.client, self._callback)
-                except BaseException:
-                    self._callback.__exit__(None, None, None)
-                    raise
-            return self._callback
+    @contextlib.contextmanager
+    def _way_back(self) -> Iterator[Callback]:
+        """The small registry, open, once the server was seen to come to it."""
+        with self._callback as callback:
+            with self._opening:
+                if self._caller is None:
+                    self._caller = reach(self.client, callback)
+            yield callback
 
     @contextlib.contextmanager
     def _pushed(self, name: Name, id: Digest, wanted: Blob | None) -> Iterator[Received]:  # noqa: A002
         """A push of the model *name* while it goes on, under a name that is dropped in the end."""
-        callback = self._way_back()
-        second = callback.name(id)
-        try:
-            with callback.receive(second, wanted) as received:
-                with self._naming:
-                    copy_name(self.client, name, second)
-                with Pushing(self.client, str(second), received):
-                    yield received
-        finally:
-            # Also where the call of this thread was broken off; what stays is found by the next load.
-            with under(None), contextlib.suppress(ModelpackError), self._naming:
-                drop(self.client, second)
+        with self._way_back() as callback:
+            second = callback.name(id)
+            try:
+                with callback.receive(second, wanted) as received:
+                    with self._naming:
+                        copy_name(self.client, name, second)
+                    with Pushing(self.client, str(second), id, received):
+                        yield received
+            finally:
+                # Also where the call of this thread was broken off; what stays is found by a later run.
+                with under(None), contextlib.suppress(ModelpackError), self._naming:
+                    drop(self.client, second)
 
     def _image(self, name: Name, id: Digest) -> Image:  # noqa: A002 - the model's
         with self._pushed(name, id, None) as received:
             raw = received.manifest(_FOR_MANIFEST)
-        # It was decoded and written anew, without the newline that a model made by create ends with.
-        exact = next((one for one in (raw, raw + b"\n") if Digest.of(one) == id), None)
+        exact = exactly(raw, id)
         if exact is None:
             raise Unsupported(
                 f"the manifest that the server sends is {Digest.of(raw).short}, its ID is {id.short}: "

@@ -20,15 +20,18 @@ from modelpack.documents.create import (
 )
 from modelpack.documents.meaning import compare
 from modelpack.documents.model import Model
+from modelpack.documents.receipt import EXACT
 from modelpack.documents.recipe import Recipe
 from modelpack.errors import NotFound, Refused, Taken, Unsupported
 from modelpack.hands.answers import Listed, Version
 from modelpack.hands.hashing import blamed
 from modelpack.hands.ollama import Ollama
+from modelpack.hands.temporary import sweep
 from modelpack.stores import OneWay, Placed, Session, Source
 from modelpack.stores.server_create_session import CreateSession, keep, placed_as
 from modelpack.words.blob import Blob
 from modelpack.words.digest import Digest
+from modelpack.words.name import Name
 from modelpack.words.report import Report, silent
 from modelpack.words.text import size as size_text
 
@@ -109,13 +112,21 @@ class ServerCreate:
         return CreateSession(self, models, report)
 
     def placed(self, model: Model) -> Placed | None:
-        """As Settled says, by meaning: what the server shows is what create would make of *model*."""
-        texts = self.texts(model)
+        """As Settled says: the same ID, or what the server shows is what create would make of *model*."""
         found = self.client.installed().get(model.name.folded)
-        if found is None or texts is None:
+        if found is None:
+            return None
+        if found.digest == model.document.id:
+            return self._exactly(model, found)
+        texts = self.texts(model)
+        if texts is None:
             return None
         same, _ = self._compare(model, texts, found)
         return placed_as(found) if same else None
+
+    def tidy(self) -> None:
+        """As Tidies says: names for the moment that runs which were killed have left."""
+        sweep(self.client)
 
     def foretell(self, models: Sequence[Model]) -> Sequence[str]:
         """As Foretells says: rewritten GGUFs."""
@@ -158,6 +169,8 @@ class ServerCreate:
         found = listed.get(model.name.folded)
         if found is None:
             return None
+        if found.digest == model.document.id:
+            return self._exactly(model, found)
         same: bool | None
         same, reason = None, "what it holds is known only once its small files are read"
         if texts is not None:
@@ -173,6 +186,13 @@ class ServerCreate:
             advice="--replace would give the name to the model that is loaded, and remove what nothing else "
             "there needs; --as loads it under another name.",
         )
+
+    def _exactly(self, model: Model, found: Listed) -> Placed | None:
+        """The model that is listed with its own ID; None where it has lost a blob."""
+        digests = {blob.digest for blob in model.blobs if blob.digest is not None}
+        if len(self.client.which(list(digests))) < len(digests):
+            return None
+        return Placed(Name.parse(found.name), found.digest, True, EXACT)
 
     def _compare(self, model: Model, texts: Mapping[Digest, bytes], found: Listed) -> tuple[bool | None, str]:
         request = self.request_for(model, texts)

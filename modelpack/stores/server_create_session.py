@@ -66,6 +66,7 @@ class CreateSession:
             for blob in texts_needed(model.document)
         }  # fmt: skip
         self._kept: dict[Digest, bytes] = {}
+        self._found: set[Digest | None] = set()
         self._lock = threading.Lock()
 
     def __enter__(self) -> CreateSession:
@@ -79,11 +80,17 @@ class CreateSession:
     def put(self, blob: Blob, data: Reader) -> Blob:
         """As Session says; Refused with status 400 is the server's word that the bytes hash otherwise."""
         if blob.id not in self._small or blob.digest is None:
-            return upload(self._target.client, blob, data, self._report)
+            if not upload(self._target.client, blob, data, self._report):
+                self._found.add(blob.digest)
+            return blob
         with self._lock:
             keep(self._kept, blob, data)
         self._report(Moved(blob.size))
         return blob
+
+    def found(self, blob: Blob) -> bool:
+        """As Finds says."""
+        return blob.digest in self._found
 
     def commit(self, model: Model) -> Placed:
         """As Session says: `POST /api/create`, read to `success`, then what the server now shows."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
+from modelpack.documents.image import KEEPS_SINCE as KEEPS_SINCE
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
 from modelpack.errors import Taken, Unsupported
@@ -23,9 +24,6 @@ from modelpack.words.blob import Blob
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 from modelpack.words.report import Report, silent
-
-KEEPS_SINCE = (0, 19, 0)
-"""The first Ollama that keeps the manifest that it pulls byte for byte."""
 
 
 class ServerExact:
@@ -105,9 +103,7 @@ class ServerExact:
                 where=model.name,
                 advice="Leave --exact away: it goes by create then.",
             )
-        if self.about.is_at_least(*KEEPS_SINCE) or self.about.is_depot:
-            return document.id
-        return Digest.of(document.marshalled())
+        return document.id_at(None if self.about.is_depot else self.about.number)
 
     def judge(self, model: Model, listed: Mapping[str, Listed]) -> Placed | None:
         """The model where it is there already, whole as far as names tell."""

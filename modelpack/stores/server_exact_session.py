@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol
 
 from modelpack.documents.model import Model
-from modelpack.errors import ModelpackError, NotFound, Refused, Unreachable
+from modelpack.errors import ModelpackError, NotFound, Refused, Taken, Unreachable
 from modelpack.hands.answers import Listed
-from modelpack.hands.call import Call, rest, under
+from modelpack.hands.call import patience, rest
 from modelpack.hands.callback import Callback
 from modelpack.hands.ollama import Ollama
 from modelpack.hands.ollama_upload import upload
-from modelpack.hands.temporary import copy_name, drop, left_behind, was_raced
+from modelpack.hands.temporary import copy_name, drop, was_raced
 from modelpack.stores import Placed
 from modelpack.words.blob import Blob
 from modelpack.words.digest import Digest
@@ -25,7 +24,10 @@ from modelpack.words.report import Report, Said
 
 WAY = "exact"
 _PATIENCE = 60.0  # seconds; a pull of one manifest takes none
-_AGAIN = "What was uploaded stays there for an hour at least: run again, and it is not sent again."
+_AGAIN = (
+    "What was uploaded stays there, as a rule, until the server restarts: run again before that, and it is "
+    "not sent again."
+)
 
 
 class Exact(Protocol):
@@ -56,6 +58,7 @@ class ExactSession:
 
     def __init__(self, target: Exact, report: Report) -> None:
         self._target, self._client, self._report = target, target.client, report
+        self._found: set[Digest | None] = set()
 
     def __enter__(self) -> ExactSession:
         return self
@@ -67,7 +70,13 @@ class ExactSession:
 
     def put(self, blob: Blob, data: Reader) -> Blob:
         """As Session says; Refused with status 400 is the server's word that the bytes hash otherwise."""
-        return upload(self._client, blob, data, self._report)
+        if not upload(self._client, blob, data, self._report):
+            self._found.add(blob.digest)
+        return blob
+
+    def found(self, blob: Blob) -> bool:
+        """As Finds says."""
+        return blob.digest in self._found
 
     def commit(self, model: Model) -> Placed:
         """As Session says: the manifest under a name for the moment, its ID looked at, then its own name."""
@@ -77,16 +86,20 @@ class ExactSession:
         if there := target.judge(model, listed):
             return there
         target.refuse_taken(model, listed)
-        left = left_behind(listed.values(), target.expected_id(model))
-        note = ""
-        if left:  # a run that was killed, or is at work, got so far: its manifest is the same
-            called = self._copy(model, Name.parse(left[0].name))
-        else:
-            moment = self._pulled(model)
-            target.refuse_taken(model, self._client.installed())
-            called = self._copy(model, moment)
-            note = self._dropped(moment)
-        found = self._client.installed().get(model.name.folded)
+        moment = self._pull(model)
+        listed = self._client.installed()
+        self._check_arrived(model, moment, listed)
+        try:
+            target.refuse_taken(model, listed)
+        except Taken as error:
+            error.advice += f" Meanwhile it stands under {moment} there; `ollama rm` removes that."
+            raise
+        old = listed.get(model.name.folded)
+        called = Name.parse(old.name) if old is not None else model.name
+        copy_name(self._client, moment, called)
+        listed = self._client.installed()
+        note = self._dropped(moment, listed)
+        found = listed.get(model.name.folded)
         if found is None or found.digest != target.expected_id(model):
             raise Refused(
                 f"lists {called} with another ID than it was given: somebody else may have changed it at the "
@@ -96,23 +109,24 @@ class ExactSession:
             )
         return target.placed_as(model, found, note)
 
-    def _pulled(self, model: Model) -> Name:
-        """A name for the moment that stands for *model* there, with the ID that it should have."""
+    def _check_arrived(self, model: Model, moment: Name, listed: Mapping[str, Listed]) -> None:
+        """Raise Refused unless *moment* stands for *model* there, with the ID that it should have."""
         wanted = self._target.expected_id(model)
-        moment = self._pull(model)
-        found = self._client.installed().get(moment.folded)
+        found = listed.get(moment.folded)
         if found is None:
             self._check_vanished(model)
             raise Refused(f"said success, but does not list {moment}", where=self._client.base, advice=_AGAIN)
-        if found.digest != wanted:
-            raise Refused(
-                f"has the manifest with ID {found.digest.short}, not {wanted.short}: it was changed on the "
-                "way",
-                where=self._client.base,
-                advice=f"{model.name} does not stand for it. See who stands between: a proxy? On the host, "
-                f"`ollama rm {moment}` removes what came.",
-            )
-        return moment
+        if found.digest == wanted:
+            return
+        what = f"has the manifest with ID {found.digest.short}, not {wanted.short}: "
+        advice = f"{model.name} does not stand for it. On the host, `ollama rm {moment}` removes what came."
+        if wanted == model.document.id:
+            what += "it was changed on the way"
+            advice += " See who stands between: a proxy?"
+        else:
+            what += "an Ollama so old writes it anew, in a form that modelpack does not know"
+            advice += " Load it by --create, or update Ollama there."
+        raise Refused(what, where=self._client.base, advice=advice)
 
     def _pull(self, model: Model) -> Name:
         """Have the server pull the manifest alone."""
@@ -121,7 +135,7 @@ class ExactSession:
             moment = callback.name(model.document.id)
             with callback.offer(moment, model.document.raw) as offered:
                 try:
-                    with _patience():
+                    with patience(_PATIENCE) as call:
                         self._ask(moment)
                 except (Refused, NotFound) as error:
                     self._check_vanished(model, offered.wanted)
@@ -133,7 +147,8 @@ class ExactSession:
                 except Unreachable as error:
                     self._check_vanished(model, offered.wanted)
                     came = "" if offered.served else f", and nobody came to {callback.told} for it"
-                    error.what = f"did not take up the manifest{came}: {error.what}"
+                    what = f"no end of it within {_PATIENCE:.0f} seconds" if call.closed else error.what
+                    error.what = f"did not take up the manifest{came}: {what}"
                     error.advice = f"{_AGAIN} {error.advice}".strip()
                     raise
         return moment
@@ -150,16 +165,10 @@ class ExactSession:
             else:
                 return
 
-    def _copy(self, model: Model, moment: Name) -> Name:
-        listed = self._client.installed().get(model.name.folded)
-        called = Name.parse(listed.name) if listed is not None else model.name
-        copy_name(self._client, moment, called)
-        return called
-
-    def _dropped(self, moment: Name) -> str:
+    def _dropped(self, moment: Name, listed: Mapping[str, Listed]) -> str:
         """Delete the name for the moment; what to say where it stays."""
         with contextlib.suppress(ModelpackError):
-            if drop(self._client, moment):
+            if drop(self._client, moment, list(listed.values())):
                 return ""
         return f"{moment} was left on the server; a load after an hour, or `ollama rm`, removes that name."
 
@@ -178,17 +187,3 @@ class ExactSession:
                     advice="Ollama removes blobs that no model names, at a restart or when a model is "
                     "deleted. Run again: what is missing is sent again.",
                 ) from None
-
-
-@contextlib.contextmanager
-def _patience() -> Iterator[None]:
-    """What is asked meanwhile is broken off where it takes too long."""
-    call = Call()
-    timer = threading.Timer(_PATIENCE, call.close)
-    timer.daemon = True
-    timer.start()
-    try:
-        with under(call):
-            yield
-    finally:
-        timer.cancel()

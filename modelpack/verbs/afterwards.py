@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelpack.documents.receipt import Receipt
+from modelpack.documents.record import SERVER
 from modelpack.errors import ModelpackError, Usage
 from modelpack.stores import Described, Target
 from modelpack.verbs import attempt, record
-from modelpack.verbs.hosts import opened
+from modelpack.verbs.hosts import check_readable, opened
 from modelpack.verbs.prove import prove
 from modelpack.verbs.registries import HTTPS, Access
 from modelpack.words.digest import Digest
@@ -23,14 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What is known of the models after that; *failed* by step (`prove`, `try`) and full name."""
+    """What is known of the models after that; *failed* by step (`prove`, `try`, `receipt`) and full name.
+
+    The name is empty where it is none of a single model.
+    """
 
     receipts: list[Receipt]
     failed: Mapping[str, Mapping[str, ModelpackError]]
 
     @property
     def errors(self) -> list[ModelpackError]:
-        """What went wrong, each said once: failures to prove come before those to try."""
+        """What went wrong, each said once: what --prove found comes first."""
         found = [each for errors in self.failed.values() for each in errors.values()]
         return list({str(each): each for each in found}.values())
 
@@ -39,8 +43,9 @@ class Afterwards:
     """*proving*, *trying* and the *receipt*, of what is loaded to *target*.
 
     Made before the load: what cannot be done is raised before anything moves (Unsupported where nothing can
-    be tried, Refused where the receipt's file is something else, what keeps a server from telling its
-    version). *bundle* is the fingerprint of what is loaded; *access* and *calling* are as for the target.
+    be tried, Refused where the receipt's file is something else, Unreachable or Unsupported where a server
+    does not call back to be read, what keeps it from telling its version). *bundle* is the fingerprint of
+    what is loaded; *access* and *calling* are as for the target.
     """
 
     def __init__(
@@ -61,10 +66,14 @@ class Afterwards:
         if not isinstance(target, Described):
             raise Usage("--receipt, --prove and --try are for hosts")
         self._host = record.host_of(target.described())
+        if proving and self._host.kind == SERVER and calling is not None and calling.off:
+            raise Usage("--prove needs the server to call back, and --no-listen opens no port for that")
         if trying:
             self._client = attempt.able(self._host)
         if receipt is not None:
-            record.check_writable(receipt)
+            record.FILE.check(receipt)
+        if proving:
+            check_readable(self._host, calling)
         self._started = record.now()
 
     def finish(
@@ -72,8 +81,8 @@ class Afterwards:
     ) -> Aftermath:
         """Do it for the models that arrived; those that *failed* to load stand in the file, too.
 
-        What is found wrong is returned, not raised: the file is written in any case. Raises what keeps it
-        from being written.
+        What is found wrong is returned, not raised: the file is written in any case; also what keeps it from
+        being written, for by then the models have arrived.
         """
         done = list(receipts)
         steps: dict[str, dict[str, ModelpackError]] = {}
@@ -90,7 +99,11 @@ class Afterwards:
                 started=self._started,
                 ended=record.now(),
             )
-            record.write(self._receipt, made)
+            try:
+                record.write(self._receipt, made)
+            except ModelpackError as error:
+                error.what = f"the receipt could not be written: {error.what}"
+                steps["receipt"] = {"": error}
         return Aftermath(done, steps)
 
     def _prove(

@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from modelpack.documents.model import Model
 from modelpack.documents.receipt import CREATE
 from modelpack.documents.record import Arrived, Record
 from modelpack.errors import Corrupt, Different, ModelpackError, NotFound, Unchecked, Unreachable
+from modelpack.hands.hashing import blamed
 from modelpack.stores import Source
-from modelpack.verbs.hosts import There
+from modelpack.verbs.hosts import There, opened
 from modelpack.verbs.prove import Wanted, read_back
+from modelpack.verbs.registries import HTTPS, Access
 from modelpack.words.digest import Digest
 from modelpack.words.report import Report, silent
+
+if TYPE_CHECKING:
+    from modelpack.hands.callback import Calling
 
 
 class Found(StrEnum):
     """What became of a model."""
 
     SAME = "same"
-    """The same ID, and its blobs as far as names and sizes tell; every byte, where they were read back."""
+    """The same ID; its blobs by names and sizes (not of a model made by create), or read back, every byte."""
     GONE = "gone"
     OTHER = "another model"
     """Another ID under its name."""
@@ -49,16 +55,27 @@ class Checked:
     remarks: tuple[str, ...] = ()
 
 
-def unasked(record: Record, error: ModelpackError) -> Checked:
-    """What is known where *error* kept the host from being asked: nothing."""
-    return Checked(record, tuple(_unchecked(model, error) for model in record.models))
+def check(
+    record: Record,
+    *,
+    prove: bool = False,
+    access: Access = HTTPS,
+    calling: Calling | None = None,
+    report: Report = silent,
+) -> Checked:
+    """Ask the host of *record* about each of its models; with *prove*, read every byte back.
 
-
-def check(record: Record, there: There, *, prove: bool = False, report: Report = silent) -> Checked:
-    """Ask *there*, the host of *record*, about each of its models; with *prove*, read every byte back.
-
-    Problems are collected. Raised is what keeps the host from being asked at all: see `unasked`.
+    A registry is talked to as *access* says, a server calls back as *calling* says. Nothing is raised:
+    problems stand in what is returned, also that the host could not be asked.
     """
+    try:
+        with blamed(record.host.where), opened(record.host, access=access, calling=calling) as there:
+            return _asked(record, there, prove=prove, report=report)
+    except ModelpackError as error:
+        return Checked(record, tuple(_unchecked(model, error) for model in record.models))
+
+
+def _asked(record: Record, there: There, *, prove: bool, report: Report) -> Checked:
     version = there.version()
     remarks = []
     if version != record.host.version:
@@ -110,6 +127,9 @@ def _look(model: Arrived, there: There, where: str) -> Now:
             what = f"{name} is another model now: {now.short}; it was {model.id.short}"
             return Now(model, Found.OTHER, now, (Different(what, where=where),))
         faults = there.faults(name, blobs) if model.way != CREATE else ()
+        if faults and there.id_of(name, anew=True) != now:  # a host drops the blobs of what is removed
+            what = f"{name} was removed or changed while it was looked at"
+            return _changed(model, Different(what, where=where), there)
     except Corrupt as error:
         return Now(model, Found.DAMAGED, None, (error,))
     except ModelpackError as error:
@@ -147,16 +167,28 @@ def _proven(models: Sequence[Now], there: There, where: str, report: Report) -> 
         except Corrupt as error:
             done[place] = replace(now, found=Found.DAMAGED, problems=(error,))
         except Different as error:
-            done[place] = replace(now, found=Found.OTHER, problems=(error,))
+            done[place] = _changed(now.model, error, there)
         except ModelpackError as error:
             done[place] = _unchecked(now.model, error, now.id)
         else:
             wanted[place] = (source, model, model.blobs)
-    found = read_back(list(wanted.values()), where, report)
+    found = read_back(list(wanted.values()), there, where, report)
     for place, (_, _, blobs) in wanted.items():
         errors = [wrong for blob in blobs if (wrong := found[blob.digest]) is not None]
         done[place] = _judged(models[place].model, models[place].id, errors, len(blobs) - len(errors))
+        changed = next((error for error in errors if isinstance(error, Different)), None)
+        if changed is not None and done[place].found is Found.UNCHECKED:
+            done[place] = _changed(models[place].model, changed, there)
     return done
+
+
+def _changed(model: Arrived, error: Different, there: There) -> Now:
+    """What became of *model*, which was changed or removed while it was looked at: *error* says so."""
+    try:
+        now = there.id_of(model.name, anew=True)
+    except ModelpackError as unseen:
+        return _unchecked(model, unseen)
+    return Now(model, Found.GONE if now is None else Found.OTHER, now, (error,))
 
 
 def _read(now: Now, there: There, where: str) -> tuple[Source, Model]:

@@ -15,7 +15,8 @@ from modelpack.documents.difference_facts import part_of
 from modelpack.documents.inventory import Inventory
 from modelpack.documents.model import Model
 from modelpack.documents.record import Record
-from modelpack.errors import ModelpackError, NotFound, Unreachable, Usage
+from modelpack.errors import ModelpackError, NotFound, Unchecked, Unreachable, Usage
+from modelpack.hands.temporary import is_temporary
 from modelpack.stores import Source
 from modelpack.stores.files import LooseFiles, LooseGguf
 from modelpack.stores.models_dir import ModelsDir
@@ -123,7 +124,8 @@ def _store(text: str, place: locate.Located, asking: Asking) -> Side:
         models = []
         for one in source.scan():
             if isinstance(one, Model):
-                models.append(one)
+                if not is_temporary(one.name):
+                    models.append(one)
             elif not isinstance(one, Stray):
                 unread.append((_name_of(source, one), one))
     else:
@@ -161,12 +163,22 @@ def _inventory(text: str, found: Inventory) -> Side:
 def _record(text: str, found: Record) -> Side:
     known: dict[Name, Known] = {}
     entries: list[Entry] = []
+    unread: list[tuple[Name | None, ModelpackError]] = []
+    disproved = found.disproved
     for model in found.models:
-        blobs = {one.digest: one.size for one in model.blobs}
-        kinds = {one.digest: part_of(Blob(one.size, one.media_type)) for one in model.blobs}
-        known[model.name] = Known(blobs=blobs, kinds=kinds)
-        entries.append(Entry(model.name, model.id, sum(blobs.values()), model.document))
-    return Side(text, tuple(entries), lambda entry: known[entry.name])
+        if model.name in disproved:
+            what = f"it was not there as it was loaded: {disproved[model.name]}"
+            unread.append((model.name, Unchecked(what)))
+        elif model.same in ("bytes", "blobs"):
+            blobs = {one.digest: one.size for one in model.blobs}
+            kinds = {one.digest: part_of(Blob(one.size, one.media_type)) for one in model.blobs}
+            known[model.name] = Known(blobs=blobs, kinds=kinds)
+            entries.append(Entry(model.name, model.id, sum(blobs.values()), model.document))
+        else:  # the blobs that are noted are those that were sent
+            what = f"the server made it itself of {model.document.short}; a receipt does not say what it made"
+            known[model.name] = Known(why=what)
+            entries.append(Entry(model.name, model.id))
+    return Side(text, tuple(entries), lambda entry: known[entry.name], unread=tuple(unread))
 
 
 class _Host:
@@ -191,8 +203,6 @@ class _Host:
         return found
 
     def side(self) -> Side:
-        from modelpack.hands.temporary import is_temporary
-
         entries: list[Entry] = []
         unread: list[tuple[Name | None, ModelpackError]] = []
         for each in self._client.list():

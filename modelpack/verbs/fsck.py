@@ -1,55 +1,37 @@
-"""Is a models directory whole? What is wrong there, and what is odd; also while others write to it."""
+"""Is a models directory whole? Also while others write to it."""
 
 from __future__ import annotations
 
 import os
-import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelpack.documents.model import Model, blobs_of
-from modelpack.errors import ModelpackError, Usage
-from modelpack.hands.scratch import SCRATCH
-from modelpack.hands.temporary import is_temporary
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unchecked, Usage
+from modelpack.hands.bytes import FileReader
 from modelpack.stores.models_dir import ModelsDir
-from modelpack.stores.models_dir_fsck import Entry, Mark, Owner, manifest_marks, marks, survey
+from modelpack.stores.models_dir_fsck import Mark, manifest_marks, marks, survey
 from modelpack.stores.models_dir_scan import Stray
+from modelpack.verbs.fsck_odd import remarks
 from modelpack.verbs.locate import choose
-from modelpack.verbs.verdict import Remark, Verdict, blame, describe, faults
+from modelpack.verbs.verdict import Verdict, blame, describe, faults
 from modelpack.words.blob import Blob
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 from modelpack.words.report import Report
-from modelpack.words.text import size as shown_size
-
-BAD = "bad"
-"""Where `repair` keeps the damaged files that it has replaced: below modelpack's own directory."""
 
 _LOOKS = 5
 _PAUSE = 0.2  # seconds; Ollama's copy of a name empties the manifest before it writes it
-_YOUNG = 3600.0  # seconds for which Ollama leaves a file in blobs/ alone (server/images.go)
-
-_BLOB = re.compile(r"sha256[:-]([0-9a-fA-F]{64})(-partial(?:-\d+)?)?", re.ASCII)
 
 _REPAIR = "Put it right with `modelpack repair`. A pull takes a file of that name and does not look into it."
 _UNREADABLE = (
     "Put it right with `modelpack repair`, or pull or load the model again, before another one is removed: "
     "with that Ollama removes blobs that only this one names."
 )  # Manifest.RemoveLayers in manifest/manifest.go
-_ORPHAN = "Ollama removes it at a start, once it is older than an hour. No model misses it."
-_PARTIAL = "The same pull goes on with it. Else Ollama removes it at a start, once it is older than an hour."
-_FOREIGN = "Move it away if you want to keep it: Ollama removes such a file at a start."
-_OURS = "Not Ollama's, and of no harm: remove it if you do not need it."
-_COLON = "Ollama renames it at its next start. Until then it cannot be copied to Windows, FAT or exFAT."
-_COLON_HOST = "It cannot be copied to Windows, FAT or exFAT: carry the model in a bundle."
-_CASE = "Ollama takes one of the two for both: give one another name, or remove it."
-_TEMPORARY = (
-    "A run of modelpack left it; the next one finishes it. Do not remove it while it is the only name."
-)
-_SET_ASIDE = "What `modelpack repair` has replaced: remove it when it is of no more use."
-_UNFINISHED = "A broken run left it; the next one takes it up, or removes it."
+_IN_THE_WAY = "Move it away; then `modelpack repair` puts back what belongs there."
+_LINK = "Ollama follows it. To have it checked and carried, put there what it leads to."
 
 
 @dataclass(frozen=True)
@@ -85,8 +67,8 @@ def fsck(store: ModelsDir, names: Sequence[str], verdict: Verdict, sha256: bool,
     """Check the models directory *store*; what is wrong and what is odd goes into *verdict*.
 
     Another process may write there: what looks missing, damaged or unreadable is looked at again until it
-    stays as it is, or its model is gone; what never comes to rest is said to be unchecked. With *names*, only
-    those models are looked at.
+    stays as it is, or its model is gone. What never comes to rest, and what a link leads to, is Unchecked: a
+    problem, and no damage. With *names*, only those models are looked at.
     """
     before = survey(store.path)
     scan = _Scan.of(store)
@@ -107,26 +89,53 @@ def fsck(store: ModelsDir, names: Sequence[str], verdict: Verdict, sha256: bool,
             break
     else:
         restless = [str(one) for one in (*moving, *fresh)]
-        verdict.unchecked.append(
-            f"What changed at every look: {', '.join(restless[:3])}. Verify it again at a quieter time."
+        shown = ", ".join(restless[:3]) + (", …" if len(restless) > 3 else "")
+        verdict.problems.append(
+            Unchecked(
+                f"what looked wrong changed at every look: {shown}",
+                where=store.path,
+                advice="Verify it again at a quieter time.",
+            )
         )
         for digest in moving:
             del held.bad[digest]
         for where in fresh:
             del scan.torn[where]
     describe(chosen, verdict)
-    for torn in scan.torn.values():
-        torn.advice = torn.advice or _UNREADABLE
+    for found in scan.torn.values():
+        torn = _judged(found, found.advice or _UNREADABLE)
         verdict.problems.append(torn)
         if (name := _name_of(store.path, torn.where)) is not None:
             verdict.torn.append((name, torn))
-    for _, error in held.bad.values():
-        error.advice = _REPAIR
-    blame(chosen, held.bad.values(), verdict)
+    verdict.blobs = len(held.opened)
+    bad = [(blob, _judged(error, _REPAIR)) for blob, error in held.bad.values()]
+    # What is the matter with blobs/ itself is said once.
+    common = [one for one in bad if one[1].where == str(store.path / "blobs") and not _is_damage(one[1])]
+    verdict.problems += [error for _, error in common[:1]]
+    verdict.bad += common
+    blame(chosen, [one for one in bad if one not in common], verdict)
     if not scan.models and not scan.torn and not scan.strays:
         verdict.unchecked.append("It holds no model.")
     if not names:
-        verdict.remarks += _remarks(store, before)
+        last = _Scan.of(store)
+        verdict.remarks += remarks(store.path, before, last.models, last.strays, bool(last.torn))
+
+
+def _is_damage(error: ModelpackError) -> bool:
+    return isinstance(error, Corrupt | NotFound)
+
+
+def _judged(error: ModelpackError, advice: str) -> ModelpackError:
+    """*error*, with its *advice* where that puts it right; Ollama may find a whole file behind a link."""
+    if isinstance(error, Refused) and _leads_somewhere(error.where):
+        return Unchecked(
+            "is a symbolic link, which modelpack does not follow", where=error.where, advice=_LINK
+        )
+    if isinstance(error, Refused):
+        error.advice = _IN_THE_WAY
+    elif _is_damage(error):
+        error.advice = advice
+    return error
 
 
 def _chosen(store: ModelsDir, scan: _Scan, names: Sequence[str]) -> Sequence[Model]:
@@ -154,6 +163,15 @@ def _rests(store: ModelsDir, scan: _Scan, last: _Scan, where: str) -> bool:
     return _name_of(store.path, where) is None or scan.rests(last, where)  # else it is no manifest's place
 
 
+def _leads_somewhere(where: str) -> bool:
+    try:
+        return os.path.islink(where) and bool(os.stat(where))
+    except FileNotFoundError:
+        return False
+    except OSError:  # whoever may look may know
+        return True
+
+
 class _Held:
     """Blobs held against their hashes, each once, and again where its file is another one by then."""
 
@@ -161,6 +179,13 @@ class _Held:
         self._store, self._verdict, self._sha256, self._report = store, verdict, sha256, report
         self._seen: dict[Digest, Mark] = {}
         self.bad: dict[Digest, tuple[Blob, ModelpackError]] = {}
+        self.opened: set[Digest | None] = set()
+        """Those that were there, however often they were read."""
+
+    def _open(self, blob: Blob) -> FileReader:
+        reader = self._store.open(blob)
+        self.opened.add(blob.digest)
+        return reader
 
     def look(self, wanted: Sequence[Blob]) -> set[Digest]:
         """Read those of *wanted* that need it; which of those are bad.
@@ -180,7 +205,7 @@ class _Held:
                 self._seen[blob.digest] = mark
                 self.bad.pop(blob.digest, None)
         if todo:
-            found = faults(self._store.open, list(todo.values()), self._verdict, self._sha256, self._report)
+            found = faults(self._open, list(todo.values()), self._verdict, self._sha256, self._report)
             self.bad |= {blob.digest: (blob, error) for blob, error in found if blob.digest is not None}
         return todo.keys() & self.bad.keys()
 
@@ -193,82 +218,3 @@ class _Held:
             for blob in model.blobs
         }
         return {digest for digest in self.bad if digest not in steady}
-
-
-# --- what is odd
-
-
-def _remarks(store: ModelsDir, before: Iterable[Entry]) -> Iterator[Remark]:
-    # Manifests come after their blobs: what was there before they are read now, and they do not name, is odd.
-    there = {(entry.parts, entry.found.st_ino) for entry in before}
-    scan = _Scan.of(store)
-    entries = [entry for entry in survey(store.path) if (entry.parts, entry.found.st_ino) in there]
-    named = {blob.digest for model in scan.models for blob in model.blobs}
-    for entry in entries:
-        where = str(store.path.joinpath(*entry.parts))
-        if entry.parts[0] == "blobs" and len(entry.parts) > 1:
-            yield from _of_blob(entry, where, named, entries, bool(scan.torn))
-        elif entry.parts[0] == "manifests" and len(entry.parts) == 2 and entry.folder and ":" in entry.name:
-            yield Remark("colon", "is a registry's host with a colon before its port", where, _COLON_HOST)
-        elif entry.parts[0] == SCRATCH and not entry.folder:
-            kept = entry.parts[1] == BAD
-            kind, advice = ("set-aside", _SET_ASIDE) if kept else ("unfinished", _UNFINISHED)
-            yield Remark(kind, f"{shown_size(entry.bytes)} of modelpack's own", where, advice, entry.bytes)
-    for stray in scan.strays:
-        kind = "bad-name" if stray.advice else "foreign"  # the advice is there where Ollama looks
-        yield Remark(kind, stray.what, stray.where, stray.advice or _OURS)
-    yield from _of_names(store.path, scan.models)
-    yield from _of_rights(store.path, entries)
-
-
-def _of_blob(
-    entry: Entry, where: str, named: set[Digest | None], entries: Sequence[Entry], torn: bool
-) -> Iterator[Remark]:
-    form = _BLOB.fullmatch(entry.name)
-    if form is None or not entry.plain:
-        kind = "directory" if entry.folder else "file" if entry.plain else "special file"
-        yield Remark(
-            "foreign", f"is a {kind} that is no blob", where, _OURS if entry.folder else _FOREIGN, entry.bytes
-        )
-        return
-    if form[2]:
-        what = f"{shown_size(entry.bytes)} of a pull that did not end"
-        yield Remark("partial", what, where, _PARTIAL, entry.bytes)
-        return
-    digest = Digest("sha256", form[1].lower())
-    if ":" in entry.name:
-        twin = any(one.parts == ("blobs", digest.file_name) for one in entries)
-        beside = f"; at its next start Ollama puts it in the place of {digest.file_name}" if twin else ""
-        yield Remark("colon", f"is a blob with a colon in its name{beside}", where, _COLON, entry.bytes)
-    if digest not in named:
-        doubt = " (a manifest that cannot be read may)" if torn else ""
-        young = time.time() - entry.found.st_mtime < _YOUNG
-        doubt += "; it is new: a pull or load may be at work" if young else ""
-        what = f"{shown_size(entry.bytes)} that no manifest names{doubt}"
-        yield Remark("orphan", what, where, _ORPHAN, entry.bytes)
-
-
-def _of_names(path: Path, models: Iterable[Model]) -> Iterator[Remark]:
-    first: dict[str, Model] = {}
-    for model in models:
-        where = str(path.joinpath("manifests", *model.name.parts))
-        other = first.setdefault(model.name.folded, model)
-        if other is not model:
-            yield Remark("case", f"{model.name} and {other.name} differ in case alone", where, _CASE)
-        if is_temporary(model.name):
-            yield Remark("temporary", f"{model.name} is a name for a moment", where, _TEMPORARY)
-
-
-def _of_rights(path: Path, entries: Iterable[Entry]) -> Iterator[Remark]:
-    try:
-        owner = Owner(path)
-    except OSError:
-        return
-    advice = f"Run `chown -R --reference={path} {path}` as root."
-    for entry in entries:
-        rights, verb = (7, "change") if entry.folder else (4, "read")
-        if entry.plain and entry.parts[0] == "manifests" and owner.may(entry.found, 4):
-            rights, verb = 6, "change"  # pull and create write into the file that is there
-        if entry.parts[0] != SCRATCH and not owner.may(entry.found, rights):
-            what = f"the directory's owner ({owner.name}) cannot {verb} it"
-            yield Remark("rights", what, os.path.join(path, *entry.parts), advice)

@@ -12,7 +12,7 @@ from modelpack.documents.image import Image
 from modelpack.documents.model import Model, base_of, by_base
 from modelpack.errors import ModelpackError, NotFound, Refused, Unsupported, Usage
 from modelpack.hands.hashing import read_small
-from modelpack.stores import OneWay, Source
+from modelpack.stores import OneWay, Scans, Source
 from modelpack.stores.files import LooseFiles, LooseGguf
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.models_dir_scan import Stray
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class Gathered:
     """The source of *models*, and what whoever packs them should know.
 
-    `found` are models directories in which a name was found; `left_out` are models of a whole directory that
-    cannot be had, and why.
+    `found` are models directories in which a name was found; `left_out` are models of a whole directory or
+    server that cannot be had, and why.
     """
 
     source: Source
@@ -57,15 +57,16 @@ def gather(
     """The models that *texts* name (locators, names of installed models), as one source.
 
     A single one may be given another *name*. Raises Refused where two have the same name, or recipes are made
-    from each other in a circle; what a model that was named raises; of a whole models directory only where
-    nothing is left of it.
+    from each other in a circle; what a model that was named raises; of a whole models directory or server
+    only where nothing is left of it.
     """
     if not any(is_registry(text) for text in texts):
         only_registries(None, access)
     one_secret(texts, access)
+    locate.only_servers(texts, calling)
     parts: list[tuple[Source, list[Model]]] = []
     result = Gathered(Joined(()), [])
-    servers: dict[str, Source] = {}  # one port of ours serves all that one server sends
+    servers: dict[str, Source] = {}  # each is asked once whether it comes
     for text in texts:
         place = locate.Located.parse(text, look)
         store = servers.get(place.text) or locate.source(
@@ -81,8 +82,8 @@ def gather(
             servers[place.text] = store
         if isinstance(store, OneWay) and len(texts) > 1:
             raise Usage("a pipe cannot be packed together with others", advice="Save it to a file first.")
-        if isinstance(store, ModelsDir) and place.pick is None:
-            chosen = _whole(store, result)
+        if isinstance(store, Scans) and place.pick is None:
+            chosen = _whole(store, result, place.text)
         else:
             chosen = locate.picked(store, [place.pick] if place.pick else [], text)
             for model in chosen:
@@ -103,20 +104,24 @@ def gather(
     return result
 
 
-def _whole(store: ModelsDir, result: Gathered) -> list[Model]:
-    """All models of a directory that can be carried; the others are told of."""
+def _whole(store: Source, result: Gathered, where: str) -> list[Model]:
+    """All models of a directory or a server that can be carried; the others are told of."""
+    from modelpack.hands.temporary import is_temporary  # here: it brings the client along
+
     good: list[Model] = []
-    for found in store.scan():
+    for found in store.scan() if isinstance(store, Scans) else ():
         if isinstance(found, ModelpackError):
             if not isinstance(found, Stray):
                 result.left_out.append((found.where, found))
+            continue
+        if is_temporary(found.name):  # a load is under way, or was killed
             continue
         try:
             _check_carried(store, found)
             twins = [one.name for one in good if one.name.folded == found.name.folded]
             if twins:
                 raise Refused(f"is {twins[0]} to Ollama, which does not tell them apart", where=found.name)
-            for blob in found.blobs:
+            for blob in found.blobs if isinstance(store, ModelsDir) else ():  # a server would push each
                 with store.open(blob):
                     pass
         except ModelpackError as error:
@@ -124,7 +129,7 @@ def _whole(store: ModelsDir, result: Gathered) -> list[Model]:
         else:
             good.append(found)
     if not good:
-        raise result.left_out[0][1] if result.left_out else NotFound("holds no model", where=store.path)
+        raise result.left_out[0][1] if result.left_out else NotFound("holds no model", where=where)
     return good
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from modelpack.documents.model import Model
 from modelpack.documents.record import MODELS_DIRECTORY, SERVER, Host
-from modelpack.errors import Corrupt, ModelpackError, NotFound, Unchecked, Usage
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Unchecked, Unreachable, Unsupported, Usage
 from modelpack.stores import Source
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.verbs.registries import HTTPS, Access
@@ -34,8 +34,11 @@ class There(Protocol):
         """Ollama's version; None where none runs there."""
         ...
 
-    def id_of(self, name: Name) -> Digest | None:
-        """The ID that *name* has there now; None where there is none of that name."""
+    def id_of(self, name: Name, *, anew: bool = False) -> Digest | None:
+        """The ID that *name* has there; None where there is none of that name.
+
+        A host may have been asked once for all its models, unless it is to be asked *anew*.
+        """
         ...
 
     def faults(self, name: Name, blobs: Mapping[Digest, int]) -> Sequence[ModelpackError]:
@@ -61,8 +64,10 @@ def opened(
         from modelpack.hands.ollama import Ollama, parse_host
 
         with _address(host):
-            known = ours or parse_host(os.environ.get("OLLAMA_HOST", "")) == parse_host(host.where)
-            client = Ollama(host.where, api_key=None if known else "")
+            if parse_host(host.where) != host.where:  # or another one would be asked than is shown
+                raise Usage("is no address as a receipt has it: http[s]://HOST:PORT")
+        known = ours or _of_environment() == host.where
+        client = Ollama(host.where, api_key=None if known else "")
         with client, contextlib.ExitStack() as stack:
             yield _Server(client, calling, stack)
     elif host.kind == MODELS_DIRECTORY:
@@ -74,6 +79,25 @@ def opened(
             yield _Registry(registry, place)
 
 
+def check_readable(host: Host, calling: Calling | None = None) -> None:
+    """Raise Unreachable or Unsupported where *host*, a server that this user named, does not call back.
+
+    Only so can its blobs be read. Any other host is read directly.
+    """
+    if host.kind != SERVER:
+        return
+    from modelpack.hands.callback import Callback, Calling, reach
+    from modelpack.hands.ollama import Ollama
+
+    with Ollama(host.where) as client:
+        try:
+            with Callback(client.base, calling or Calling()) as callback:
+                reach(client, callback)
+        except (Unreachable, Unsupported) as error:
+            error.advice = f"Leave --prove away: what is there cannot be read back. Or: {error.advice}"
+            raise
+
+
 @contextlib.contextmanager
 def _address(host: Host) -> Iterator[None]:
     try:
@@ -82,18 +106,30 @@ def _address(host: Host) -> Iterator[None]:
         raise Corrupt(error.what, where=host.where[:200]) from None
 
 
+def _of_environment() -> str:
+    """The server that `OLLAMA_HOST` names; empty where that is no address."""
+    from modelpack.hands.ollama import parse_host
+
+    try:
+        return parse_host(os.environ.get("OLLAMA_HOST", ""))
+    except Usage:
+        return ""
+
+
 def _path(host: Host) -> Path:
     path = Path(host.where)
     if host.where == "~" or host.where.startswith(("~/", "~\\")):
         path = path.expanduser()
     if not path.is_absolute():
         raise Corrupt("is no path from the root", where=host.where[:200])
-    if not path.is_dir():
-        raise Unchecked(
-            "no such directory here",
-            where=path,
-            advice="Is a drive not mounted, or was this another machine?",
-        )
+    what = ""
+    if not os.path.isdir(path):
+        what = "no such directory here"
+    elif not any(os.path.isdir(path / name) for name in ("manifests", "blobs")):
+        what = "is no models directory: it has neither manifests/ nor blobs/"
+    if what:
+        advice = "Is a drive not mounted, or was this another machine?"
+        raise Unchecked(what, where=path, advice=advice)
     return path
 
 
@@ -115,8 +151,8 @@ class _Server:
     def version(self) -> str | None:
         return self._client.version()
 
-    def id_of(self, name: Name) -> Digest | None:
-        if self._listed is None:
+    def id_of(self, name: Name, *, anew: bool = False) -> Digest | None:
+        if self._listed is None or anew:
             self._listed = self._client.installed()
         found = self._listed.get(name.folded)
         return found.digest if found is not None else None
@@ -142,7 +178,7 @@ class _Directory:
     def version(self) -> str | None:
         return None
 
-    def id_of(self, name: Name) -> Digest | None:
+    def id_of(self, name: Name, *, anew: bool = False) -> Digest | None:  # noqa: ARG002 - it always is
         found = self._store.find(name)
         return Digest.of(found[1]) if found is not None else None
 
@@ -165,7 +201,7 @@ class _Registry:
     def version(self) -> str | None:
         return None
 
-    def id_of(self, name: Name) -> Digest | None:
+    def id_of(self, name: Name, *, anew: bool = False) -> Digest | None:  # noqa: ARG002 - it always is
         found = self.read(name)
         return found[1].document.id if found is not None else None
 

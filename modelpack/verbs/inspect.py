@@ -13,7 +13,7 @@ from modelpack.documents.image import Image
 from modelpack.documents.model import Model
 from modelpack.errors import Corrupt, ModelpackError
 from modelpack.hands.hashing import blamed
-from modelpack.stores import Afar, Identified, Singles, Source
+from modelpack.stores import Afar, Identified, Scans, Singles, Source
 from modelpack.stores.archive import Archive
 from modelpack.stores.files import LooseGguf
 from modelpack.stores.folder import FolderBundle
@@ -66,6 +66,11 @@ def inspect(source: Source, names: Sequence[str] = ()) -> Inspected:
         return Inspected("GGUF", None, tuple(choose(models, names, source.path)), gguf=gguf)
     if names and isinstance(source, Singles):
         return Inspected("server", None, tuple(picked(source, names, "")))
+    if isinstance(source, Scans):
+        every = list(source.scan())
+        unread = [one for one in every if isinstance(one, ModelpackError)]
+        models = tuple(one for one in every if isinstance(one, Model))
+        return Inspected("server", None, models, problems=tuple(unread))
     chosen, beside = _chosen(source.models(), names)
     if isinstance(source, PlainFolder):
         changed = source.look(chosen if names else None)
@@ -77,10 +82,7 @@ def inspect(source: Source, names: Sequence[str] = ()) -> Inspected:
         if isinstance(source, Archive | FolderBundle | PipeSource):
             delta = source.contents.delta
         return Inspected("bundle", fingerprint, chosen, beside, delta=delta)
-    if isinstance(source, Singles):
-        kind = "server"
-    else:
-        kind = "model in a registry" if isinstance(source, Afar) else "collection of loose files"
+    kind = "model in a registry" if isinstance(source, Afar) else "collection of loose files"
     return Inspected(kind, None, chosen, beside)
 
 

@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING
 from modelpack.documents.image import Image
 from modelpack.documents.inventory import LIMIT, Held, Inventory
 from modelpack.documents.model import Model, blobs_of
-from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unsupported, Usage
-from modelpack.hands.disk import Folder
-from modelpack.hands.scratch import Scratch
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Unsupported, Usage
+from modelpack.hands.temporary import is_temporary
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.models_dir_scan import Stray
 from modelpack.verbs.installed import Installed
+from modelpack.verbs.own_file import OwnFile
 from modelpack.verbs.registries import is_registry
 from modelpack.verbs.targets import is_server
 from modelpack.words.name import Name
 
 if TYPE_CHECKING:
     from modelpack.hands.ollama import Ollama
+
+
+FILE = OwnFile("inventory", LIMIT, Inventory.parse)
+"""The file that an inventory is written to."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ def inventory(text: str | None = None) -> Took:
         for place in Installed.here().places:
             if os.access(place / "manifests", os.R_OK | os.X_OK):
                 return of_directory(ModelsDir(place))
+    if text is not None and "#" in text:
+        raise Usage("an inventory is of all that a server has", where=text, advice="Leave #NAME away.")
     from modelpack.hands.ollama import Ollama  # here: requests costs a third of a start
 
     with Ollama(text) as client:
@@ -58,12 +64,16 @@ def inventory(text: str | None = None) -> Took:
 
 
 def of_directory(store: ModelsDir) -> Took:
-    """What *store* has, by names and sizes; models that miss a blob, or have one of another size, are not."""
+    """What *store* has, by names and sizes; models that miss a blob, or have one of another size, are not.
+
+    Nor are names for a moment, here and of a server: they tell addresses of whoever loaded or read there.
+    """
     left: list[ModelpackError] = []
     models: list[Model] = []
     for found in store.scan():
         if isinstance(found, Model):
-            models.append(found)
+            if not is_temporary(found.name):
+                models.append(found)
         elif not isinstance(found, Stray):
             left.append(found)
     try:
@@ -102,6 +112,8 @@ def of_server(client: Ollama) -> Inventory:
             name = Name.parse(one.name)
         except Usage as error:
             raise Unsupported(f"lists a model without a name: {error.what}", where=client.base) from None
+        if is_temporary(name):
+            continue
         if one.size is None or not 0 <= one.size <= 1 << 62:
             raise Unsupported(f"does not say how large {name} is", where=client.base)
         models[name.full] = Held(name, one.digest, one.size)
@@ -117,25 +129,4 @@ def held(model: Model) -> Held:
 
 def write(path: Path, made: Inventory) -> None:
     """Write *made* to *path*, whole or not at all; only another inventory is replaced, else Refused."""
-    raw = made.to_bytes()
-    with Folder.at(path.parent) as folder:
-        ours = _is_ours(folder, path.name)
-        scratch = Scratch(folder, ".inventory.modelpack-", 0o666)
-        scratch.sweep()
-        with scratch.new(len(raw)) as file:
-            file.writer.write_at(memoryview(raw), 0)
-            file.appear(folder, path.name, replace=ours)
-
-
-def _is_ours(folder: Folder, name: str) -> bool:
-    if folder.file_size(name) is None:
-        return False
-    try:
-        Inventory.parse(folder.read(name, LIMIT), folder.path / name)
-    except (Corrupt, Unsupported):
-        raise Refused(
-            "is there already, and is no inventory that this modelpack wrote",
-            where=folder.path / name,
-            advice="Name another file for the inventory.",
-        ) from None
-    return True
+    FILE.write(path, made.to_bytes())

@@ -139,6 +139,12 @@ def _source(text: str, expect: Digest | None, loose: Loose) -> Source:
     return store_of(path, expect, loose)
 
 
+def only_servers(texts: Sequence[str], calling: Calling | None) -> None:
+    """Usage where *calling* is given, and none of *texts* is a server that could call back."""
+    if calling is not None and not any(is_server(text) for text in texts):
+        raise Usage("--callback, --listen and --no-listen are for servers")
+
+
 def server_source(text: str, calling: Calling | None = None) -> Source:
     """The models of the server at *text*, read back from it by push."""
     from modelpack.hands.callback import Calling  # here: both cost a good part of a start
@@ -149,10 +155,32 @@ def server_source(text: str, calling: Calling | None = None) -> Source:
 
 
 def at_server(url: str, text: str) -> str:
-    """The locator of what *text* means where names are those of the server at *url*."""
-    if "#" in text or SCHEME.match(text) or _PATH.match(text) or os.path.lexists(text) or text == "-":
+    """The locator of what *text* means where names are those of the server at *url*.
+
+    That is asked where a file has the name, too: Usage where it is both.
+    """
+    if "#" in text or SCHEME.match(text) or _PATH.match(text) or text == "-":
         return text
-    return f"{url}#{Name.parse(text)}"
+    there = os.path.lexists(text)
+    try:
+        name = Name.parse(text)
+    except Usage:
+        if there:
+            return text
+        raise
+    if there and _has(url, name):
+        raise Usage(
+            f"{text!r} is a file here, and a model of the server",
+            advice=f"Write ./{text} for the file, or {url}#{name} for the model.",
+        )
+    return text if there else f"{url}#{name}"
+
+
+def _has(url: str, name: Name) -> bool:
+    from modelpack.hands.ollama import Ollama  # here: it costs a good part of a start
+
+    with Ollama(url) as client:
+        return name.folded in client.installed()
 
 
 def picked(store: Source, names: Sequence[str], where: object) -> list[Model]:
@@ -163,7 +191,12 @@ def picked(store: Source, names: Sequence[str], where: object) -> list[Model]:
     """
     if names and isinstance(store, Singles):
         return by_base([_single(store, name, where) for name in dict.fromkeys(names)])
-    chosen = choose(store.models(), names, where, store)
+    models = store.models()
+    if not names and isinstance(store, ModelsDir):
+        from modelpack.hands.temporary import is_temporary  # here: it brings the client along
+
+        models = [model for model in models if not is_temporary(model.name)]
+    chosen = choose(models, names, where, store)
     if isinstance(store, PlainFolder) and (changed := store.look(chosen if names else None)):
         advice = "Unpack it again; or `modelpack pack` makes another model of what is there now."
         raise Corrupt(changed[0], where=where, advice=advice)

@@ -91,7 +91,7 @@ def _needs(
     document = model.document
     if isinstance(document, Image):
         try:
-            config = _config(document, source)
+            config = config_of(document, source)
         except ModelpackError as error:
             problem = unchecked(model.name, "its config", error)
     before = version_number(HEADERS_TELL_BEFORE) or (0, 0, 0)
@@ -110,7 +110,8 @@ def _needs(
     return needs_of(model, config, headers, create=create), problem
 
 
-def _config(image: Image, source: Source) -> Mapping[str, Any]:
+def config_of(image: Image, source: Source) -> Mapping[str, Any]:
+    """What the config of *image* says; raises what keeps it from being read, Unsupported over 64 KiB."""
     blob = image.config
     if blob.size > _CONFIG_MOST:
         raise Unsupported(f"its config has {blob.size} bytes, where a few hundred are usual")

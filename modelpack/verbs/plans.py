@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from modelpack.documents.expects import lacking, not_there
 from modelpack.documents.model import Model, base_of, blobs_of
-from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unsupported
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Taken, Unsupported
 from modelpack.hands.crew import Gone, Stoppable, in_parallel
 from modelpack.hands.hashing import Counted, check, pour
 from modelpack.stores import (
@@ -63,8 +63,9 @@ class Plan:
 def plan(source: Source, models: Sequence[Model], target: Target, report: Report = silent) -> Plan:
     """What `copy` would do. Blobs are hashed first where the target cannot take them otherwise.
 
-    Raises what the target has against it (Taken, Refused, Unsupported, …) before a byte moves. Of several
-    models those that cannot be had there are left out, where the others can do without them.
+    Raises what the target has against it (Refused, Unsupported, …) before a byte moves. Of several models
+    those that cannot be had there are left out, where the others can do without them; so is one whose name
+    is taken, also where it is the only one: `copy` raises that.
     """
     keeps_documents = isinstance(target, TakesUnread)
     if not isinstance(target, TakesUnread) or not target.takes_unread(models):
@@ -73,8 +74,8 @@ def plan(source: Source, models: Sequence[Model], target: Target, report: Report
     failed: list[Failed] = []
     try:
         missing = target.missing(models)
-    except (Unsupported, NotFound):
-        if not stand_apart(target, models):
+    except (Unsupported, NotFound, Taken) as error:
+        if not is_apart(target) or (len(models) == 1 and not isinstance(error, Taken)):
             raise
         models, failed = _possible(models, target)
         missing = target.missing(models)
@@ -136,11 +137,19 @@ def users_of(models: Sequence[Model], blob: Blob) -> str:
 
 def stand_apart(target: Target, models: Sequence[Model]) -> bool:
     """Whether one of *models* may fail at *target* without the others."""
-    return len(models) > 1 and isinstance(target, Apart) and target.apart()
+    return len(models) > 1 and is_apart(target)
+
+
+def is_apart(target: Target) -> bool:
+    """Whether models stand each by itself at *target*."""
+    return isinstance(target, Apart) and target.apart()
 
 
 def _possible(models: Sequence[Model], target: Target) -> tuple[list[Model], list[Failed]]:
-    """*models*, without those that *target* has something against; raises that where none is left."""
+    """*models*, without those that *target* has something against.
+
+    Raises that where none is left, unless a name is taken: then it is for the user to decide.
+    """
     good: dict[str, Model] = {}
     failed: list[Failed] = []
     for model in models:
@@ -148,10 +157,10 @@ def _possible(models: Sequence[Model], target: Target) -> tuple[list[Model], lis
         below = good.get(base.folded) if base is not None else None
         try:
             target.missing([below, model] if below is not None else [model])
-        except (Unsupported, NotFound) as error:
+        except (Unsupported, NotFound, Taken) as error:
             failed.append((model, error))
         else:
             good[model.name.folded] = model
-    if not good:
+    if not good and not any(isinstance(error, Taken) for _, error in failed):
         raise failed[0][1]
     return list(good.values()), failed

@@ -26,6 +26,11 @@ from modelpack.words.text import size
 RESERVE = MIB
 """Bytes that a models directory needs beside the blobs: manifests, directories."""
 _BLOCK = 4 * KIB  # a file's last block is not full
+_MUCH = 1024 * MIB  # bytes, from which on the room on a server is worth a word
+
+_ONLY_REPLACED = (
+    "A load would refuse that without --replace, unless a server there made its model of this one by create."
+)
 
 
 def preflight(todo: Plan, source: Source, target: Target) -> tuple[Finding, ...]:
@@ -56,7 +61,7 @@ def _room(todo: Plan, _source: Source, target: Target) -> Iterator[Finding]:
     if not todo.missing:
         return
     if not isinstance(target, ModelsDir):
-        if described(target).get("kind") == "server":
+        if described(target).get("kind") == "server" and todo.bytes > _MUCH:
             yield Finding(
                 "note", None,
                 f"its free space cannot be known from here; {size(todo.bytes)} would be sent",
@@ -152,6 +157,9 @@ def _standing(todo: Plan, _source: Source, target: Target) -> Iterator[Finding]:
             new = "an ID of the server's own" if made else model.document.id.short
             sizes = f"{size(old_size) if old_size is not None else 'size not known'} to {size(model.size)}"
             what = f"{called} stands for another model there: {old.short} would become {new} ({sizes})"
+            if isinstance(target, InventoryTarget) and not target.replace:
+                yield Finding("warning", model.name, what, _ONLY_REPLACED)
+                continue
         yield Finding("note", model.name, what)
 
 

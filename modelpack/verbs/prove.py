@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from modelpack.documents.model import Model
@@ -12,15 +12,18 @@ from modelpack.hands.crew import Gone, Stoppable, in_parallel
 from modelpack.hands.hashing import Counted, check, pour
 from modelpack.stores import Source
 from modelpack.verbs.hosts import There
-from modelpack.verbs.plans import HANDS
+from modelpack.verbs.plans import HANDS, users_of
 from modelpack.words.blob import CONFIG, SMALL, TEXTS, Blob
 from modelpack.words.digest import Digest
+from modelpack.words.reader import Reader
 from modelpack.words.report import Moved, Report, Stage, silent
 from modelpack.words.text import size as shown_size
 
 Wanted = tuple[Source, Model, Sequence[Blob]]
 """Blobs of a model that are to be read back, and where."""
 
+_DAMAGE = (Corrupt, NotFound)
+_OTHERWISE = (*_DAMAGE, Different)
 _ADVICE = (
     "A blob that is there is never sent again: delete these models there (`ollama rm`) and load them anew, "
     "or run `modelpack repair` on the models directory."
@@ -34,8 +37,11 @@ def prove(
 
     Read back is every blob that was there before. Of a model made by create, whose manifest and perhaps
     weights are the server's own, the small layers that it has now are held against its manifest, and that
-    against its ID; `unproven` says what is left. A wrong blob is Corrupt; what keeps it from being read
-    (Unreachable, Unsupported, …) is an error of another kind.
+    against its ID; `unproven` says what is left.
+
+    A wrong blob is Corrupt, a missing one NotFound, a model that is another one by now Different: nothing is
+    called the `same` then. What keeps a blob from being read (Unreachable, Unsupported, …) is an error of
+    another kind, and says nothing about it.
     """
     wanted: dict[str, Wanted] = {}
     failed: dict[str, ModelpackError] = {}
@@ -48,18 +54,25 @@ def prove(
             failed[receipt.name.full] = error
         else:
             wanted[receipt.name.full] = (source, model, _to_read(receipt, model))
-    found = read_back(list(wanted.values()), where, report)
+    found = read_back(list(wanted.values()), there, where, report)
     done = []
     for receipt in receipts:
-        if receipt.name.full not in wanted:
-            done.append(receipt)
-            continue
-        _, model, blobs = wanted[receipt.name.full]
-        wrong = [each for blob in blobs if (each := found[blob.digest]) is not None]
-        if wrong:
-            failed[receipt.name.full] = wrong[0]
-        good = frozenset(blob.digest for blob in blobs if blob.digest and found[blob.digest] is None)
-        done.append(replace(receipt, proven=good, unproven=_unproven(receipt, model, good)))
+        key = receipt.name.full
+        if key in wanted:
+            _, model, blobs = wanted[key]
+            faults = [fault for blob in blobs if (fault := found[blob.digest]) is not None]
+            errors = sorted(faults, key=lambda one: not isinstance(one, _OTHERWISE))
+            if errors:
+                failed[key] = errors[0]
+            good = frozenset(blob.digest for blob in blobs if blob.digest and found[blob.digest] is None)
+            wrong = frozenset(
+                blob.digest for blob in blobs if blob.digest and isinstance(found[blob.digest], _DAMAGE)
+            )
+            unproven = _unproven(receipt, model, good)
+            receipt = replace(receipt, proven=good, wrong=wrong, unproven=unproven)
+        if isinstance(failed.get(key), _OTHERWISE):
+            receipt = replace(receipt, same_bytes=None)  # whatever was said when it arrived
+        done.append(receipt)
     return done, failed
 
 
@@ -78,39 +91,84 @@ def find(there: There, receipt: Receipt, where: object) -> tuple[Source, Model]:
 
 
 def read_back(
-    wanted: Sequence[Wanted], where: object, report: Report = silent
+    wanted: Sequence[Wanted], there: There, where: object, report: Report = silent
 ) -> Mapping[Digest | None, ModelpackError | None]:
-    """Each blob of *wanted*, read once and hashed: by digest what is wrong with it, None where nothing is."""
-    homes: dict[Digest | None, tuple[Source, Blob]] = {}
-    users: dict[Digest | None, list[str]] = {}
+    """Each blob of *wanted*, read once and hashed: by digest what is wrong with it, None where nothing is.
+
+    Corrupt or NotFound (missing) is said of the blob. Different where none of its models is *there* any more.
+    """
+    homes: dict[Digest | None, Blob] = {}
+    users: dict[Digest | None, list[tuple[Source, Model]]] = {}
     for source, model, blobs in wanted:
         for blob in blobs:
-            homes.setdefault(blob.digest, (source, blob))
-            users.setdefault(blob.digest, []).append(str(model.name))
-    report(Stage("reading back", sum(blob.size for _, blob in homes.values())))
+            homes.setdefault(blob.digest, blob)
+            users.setdefault(blob.digest, []).append((source, model))
+    report(Stage("reading back", sum(blob.size for blob in homes.values())))
 
     def work(digest: Digest | None, gone: Gone) -> ModelpackError | None:
-        source, blob = homes[digest]
+        blob = homes[digest]
+
+        def counted(reader: Reader) -> Reader:
+            return Counted(Stoppable(reader, gone), lambda count: report(Moved(count)))
+
         try:
-            with source.open(blob) as reader:
-                counted = Counted(Stoppable(reader, gone), lambda count: report(Moved(count)))
-                check(blob, pour(counted, blob.size))
+            if not _read(users[digest], blob, there, counted):
+                what = f"{users[digest][0][1].name} was removed or changed while it was read back"
+                return Different(what, where=where)
+        except (Corrupt, NotFound) as error:
+            used = users_of([model for _, model in users[digest]], blob)
+            return type(error)(f"{error.what} (used by {used})", where=where, advice=_ADVICE)
         except ModelpackError as error:
-            if not isinstance(error, Corrupt | NotFound) and not _says_damaged(error, blob):
-                return error
-            names = users[digest]
-            shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-            kind = NotFound if isinstance(error, NotFound) else Corrupt
-            return kind(f"{error.what} (used by {shown})", where=where, advice=_ADVICE)
+            return error
         return None
 
-    largest_first = sorted(homes, key=lambda digest: -homes[digest][1].size)
+    largest_first = sorted(homes, key=lambda digest: -homes[digest].size)
     return dict(in_parallel(largest_first, work, HANDS))
 
 
-def _says_damaged(error: ModelpackError, blob: Blob) -> bool:
-    """Whether the server itself says that *blob* is not what it should be: a depot hashes what it sends."""
-    return isinstance(error, Refused) and "its bytes hash to" in error.words and str(blob) in error.words
+def _read(
+    users: Sequence[tuple[Source, Model]], blob: Blob, there: There, counted: Callable[[Reader], Reader]
+) -> bool:
+    """Read *blob* and hash it; False where none of its *users* is *there* any more.
+
+    A host says NotFound also of a model that was removed meanwhile: that is none of its blobs.
+    """
+    try:
+        _hash(users[0][0], blob, counted)
+    except NotFound:
+        pass
+    else:
+        return True
+    for source, model in users:
+        if not _is_there(there, model):
+            continue
+        try:
+            _hash(source, blob, counted)  # `there` has read the model anew, and asks for it by that name now
+        except NotFound:
+            if _is_there(there, model):
+                raise
+        else:
+            return True
+    return False
+
+
+def _hash(source: Source, blob: Blob, counted: Callable[[Reader], Reader]) -> None:
+    try:
+        with source.open(blob) as reader:
+            check(blob, pour(counted(reader), blob.size))
+    except Refused as error:
+        # A depot hashes what it sends, and says so.
+        if "its bytes hash to" in error.words and str(blob) in error.words:
+            raise Corrupt(f"{blob.kind} {blob} is damaged: so says the server, which hashed it") from None
+        raise
+
+
+def _is_there(there: There, model: Model) -> bool:
+    try:
+        found = there.read(model.name)
+    except NotFound:
+        return False
+    return found is not None and found[1].document.id == model.document.id
 
 
 def _to_read(receipt: Receipt, model: Model) -> list[Blob]:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from modelpack.documents.receipt import REGISTRY, Receipt
 from modelpack.documents.record import LIMIT, MODELS_DIRECTORY, SERVER, Arrived, Failure, Host, Record
-from modelpack.errors import Corrupt, ModelpackError, Refused, Unsupported
+from modelpack.errors import Corrupt, ModelpackError, Unsupported
 from modelpack.hands.bytes import FileReader
-from modelpack.hands.disk import Folder
-from modelpack.hands.scratch import Scratch
+from modelpack.verbs.own_file import OwnFile
 from modelpack.version import __version__
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 from modelpack.words.reader import read_at_most
 
-_MODE = 0o644
 _USER = re.compile(r"(?<=://)[^/\s@]*@")
 
 Failed = Mapping[str, ModelpackError]
@@ -39,7 +36,7 @@ def host_of(described: Mapping[str, str]) -> Host:
     """
     kind, where = described["kind"], described["where"]
     if kind not in (SERVER, MODELS_DIRECTORY, REGISTRY):
-        raise Unsupported(f"a load to a {kind} has no receipt", where=where)
+        raise Unsupported(f"a receipt is of a load to a host; this is no host ({kind})", where=where)
     if kind == MODELS_DIRECTORY:
         where = os.path.abspath(os.path.expanduser(where))
     return Host(kind, nameless(where), described.get("version"))
@@ -57,7 +54,7 @@ def record_of(
     """What is to be written of a load; *failed* by step (`load`, `prove`, `try`)."""
     failures = [
         Failure(
-            step, Name.parse(name) if name else None, type(error).__name__,
+            step, Name.parse(name) if name else None, kind_of(error),
             nameless(error.what), nameless(error.where), nameless(error.advice),
         )
         for step, errors in failed.items() for name, error in errors.items()
@@ -67,28 +64,18 @@ def record_of(
     )
 
 
-def check_writable(path: Path) -> None:
-    """Raise before anything moves what `write` would: no such directory, or a file that is no receipt."""
-    with Folder.at(path.parent) as folder:
-        _is_ours(folder, path.name)
+def kind_of(error: ModelpackError) -> str:
+    """Which of the kinds that modelpack.errors has *error* is: some are raised as a narrower one."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == ModelpackError.__module__)
+
+
+FILE = OwnFile("receipt", LIMIT, Record.parse, public=True)
+"""The file that a receipt is written to. Everybody may read it: it holds no secret."""
 
 
 def write(path: Path, record: Record) -> None:
-    """Write *record* to *path*, whole or not at all; only another receipt is replaced, else Refused.
-
-    Everybody may read the file: it holds no secret.
-    """
-    raw = record.to_bytes()
-    Record.parse(raw, path)  # what is written can be read
-    with Folder.at(path.parent) as folder:
-        ours = _is_ours(folder, path.name)
-        scratch = Scratch(folder, ".receipt.modelpack-", _MODE)
-        scratch.sweep()
-        with scratch.new(len(raw)) as file:
-            file.writer.write_at(memoryview(raw), 0)
-            if sys.platform != "win32":
-                os.fchmod(file.fd, _MODE)  # whatever the umask says
-            file.appear(folder, path.name, replace=ours)
+    """Write *record* to *path*, whole or not at all; only another receipt is replaced, else Refused."""
+    FILE.write(path, record.to_bytes())
 
 
 def read(path: Path) -> Record:
@@ -106,18 +93,3 @@ def nameless(text: str) -> str:
     if len(home) > 1 and not home.startswith("~"):
         text = re.sub(rf"{re.escape(home)}(?![^/\\\s'\":,)])", "~", text)
     return _USER.sub("", text)
-
-
-def _is_ours(folder: Folder, name: str) -> bool:
-    """Whether *name* is a receipt; False where there is nothing; Refused where there is something else."""
-    if folder.file_size(name) is None:
-        return False
-    try:
-        Record.parse(folder.read(name, LIMIT), folder.path / name)
-    except (Corrupt, Unsupported):
-        raise Refused(
-            "is there already, and is no receipt that this modelpack wrote",
-            where=folder.path / name,
-            advice="Name another file for the receipt.",
-        ) from None
-    return True

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from modelpack.documents.image import Image
 from modelpack.documents.model import Model
-from modelpack.errors import Corrupt, ModelpackError, NotFound, Unsupported
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unsupported
 from modelpack.hands.disk import Folder
 from modelpack.stores import Source
 from modelpack.stores.archive import Archive
 from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
+from modelpack.stores.models_dir_scan import lookup
 from modelpack.verbs.fsck import fsck
 from modelpack.verbs.repair_archive import repair_archive
 from modelpack.verbs.repair_bench import Bench, bench
@@ -51,6 +54,14 @@ def repair(
     )
 
 
+class _Stood(NamedTuple):
+    """The document that stood under a name, as far as can be told; which source has it; and a doubt."""
+
+    image: Image
+    place: str
+    doubt: str
+
+
 class _Directory:
     """A models directory that is repaired: its blobs by their digests, its manifests by their names."""
 
@@ -81,9 +92,9 @@ class _Directory:
                 failed = self._blobs(tools, blobs, wanted, [model for _, model, _ in torn])
                 for blob, error in verdict.bad:
                     self._note(error, failed.get(blob.digest), blob.digest in wanted)
-                for error, model, place in torn:
+                for error, model, stood in torn:
                     lost = next((failed[one.digest] for one in model.blobs if one.digest in failed), None)
-                    self._note(error, lost or self._manifest(tools, root, model, place), True)
+                    self._note(error, lost or self._manifest(tools, root, model, stood), True)
             self._done.leave(verdict.problems, self._mended, self._why)
         return self._done
 
@@ -95,17 +106,18 @@ class _Directory:
 
     def _torn(
         self, verdict: Verdict, blobs: Folder, wanted: dict[Digest | None, Blob]
-    ) -> list[tuple[ModelpackError, Model, str]]:
-        """Damaged manifests, the models of those names and their sources; *wanted* gets what they miss."""
-        found: list[tuple[ModelpackError, Model, str]] = []
+    ) -> list[tuple[ModelpackError, Model, _Stood]]:
+        """Damaged manifests, the models of those names, from where; *wanted* gets what they miss."""
+        found: list[tuple[ModelpackError, Model, _Stood]] = []
         for name, error in verdict.torn:
             if not isinstance(error, Corrupt):
                 continue
-            there = self._spares.image(name)
-            if there is None:
+            images = self._spares.images(name)
+            if not images:
                 self._why[id(error)] = NotFound(f"none of the sources has a model of the name {name}")
                 continue
-            model = Model(name, there[0])
+            stood = _likeliest(images, blobs, self._store.models())
+            model = Model(name, stood.image)
             bad = {
                 blob.digest: (blob, why)
                 for blob, why in faults(self._store.open, model.blobs, Verdict(), True, self._report)
@@ -118,7 +130,7 @@ class _Directory:
             for blob in model.blobs:
                 if blob.digest not in bad:
                     self._vouch(blobs, blob)
-            found.append((error, model, there[1]))
+            found.append((error, model, stood))
         return found
 
     def _vouch(self, blobs: Folder, blob: Blob) -> None:
@@ -144,8 +156,8 @@ class _Directory:
                 self._vouch(blobs, blob)
         return failed
 
-    def _manifest(self, tools: Bench, root: Folder, model: Model, place: str) -> ModelpackError | None:
-        """Put the manifest of *model* back, as *place* has it; or why not."""
+    def _manifest(self, tools: Bench, root: Folder, model: Model, stood: _Stood) -> ModelpackError | None:
+        """Put the manifest of *model* back, which *stood* there; or why not."""
         try:
             if not self._still_torn(model.name):  # somebody else was faster
                 return None
@@ -159,7 +171,15 @@ class _Directory:
             return error
         raw = model.document.raw
         self._done.mended.append(
-            Mended("manifest", str(model.name), len(raw), place, aside, model.document.id.short)
+            Mended(
+                "manifest",
+                str(model.name),
+                len(raw),
+                stood.place,
+                aside,
+                model.document.id.short,
+                stood.doubt,
+            )
         )
         return None
 
@@ -169,3 +189,30 @@ class _Directory:
         except Corrupt:
             return True
         return False
+
+
+def _likeliest(images: Sequence[tuple[Image, str]], blobs: Folder, others: Sequence[Model]) -> _Stood:
+    """Which of *images*, each with its place, stood where a manifest is torn, beside those of *others*.
+
+    It says nothing any more; but the blobs that it named may still be in *blobs*, and no other names them.
+    """
+    named = {blob.digest for model in others for blob in model.blobs}
+
+    def missing(image: Image) -> int:
+        return sum(not _is_here(blobs, blob) for blob in image.blobs)
+
+    def own(image: Image) -> int:
+        return sum(blob.digest not in named and _is_here(blobs, blob) for blob in image.blobs)
+
+    image, place = min(images, key=lambda one: (missing(one[0]), -own(one[0])))
+    if own(image):
+        return _Stood(image, place, "")
+    rest = [f"{one.id.short} from {where}" for one, where in images if one is not image]
+    beside = f"; it may have been {', '.join(rest)}" if rest else ""
+    return _Stood(image, place, f"by its name alone: nothing here says that it was {image.id.short}{beside}")
+
+
+def _is_here(blobs: Folder, blob: Blob) -> bool:
+    with contextlib.suppress(Refused):  # a link
+        return blob.digest is not None and lookup(blobs, blob.digest)[1] == blob.size
+    return False

@@ -15,7 +15,7 @@ from modelpack.hands.disk import Folder
 from modelpack.hands.hashing import check, pour
 from modelpack.hands.kept import Opened, key_of, keyed, pour_on
 from modelpack.hands.scratch import SCRATCH, NewFile, Scratch, workshop
-from modelpack.verbs.fsck import BAD
+from modelpack.stores.models_dir_fsck import BAD
 from modelpack.verbs.plans import HANDS, users_of
 from modelpack.verbs.repair_spares import Mended, Spares
 from modelpack.words.blob import Blob

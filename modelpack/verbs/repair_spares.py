@@ -30,7 +30,7 @@ class Mended:
     """What was put back: a blob, a manifest or a document (`kind`), which one, and from where.
 
     `bytes` were written; `aside` is where the damaged file is kept, empty where there was none; `users` are
-    models that have it, the first few.
+    models that have it, the first few. `doubt` says why this may not be what was there.
     """
 
     kind: str
@@ -39,6 +39,7 @@ class Mended:
     source: str
     aside: str = ""
     users: str = ""
+    doubt: str = ""
 
 
 @dataclass
@@ -128,18 +129,19 @@ class Spares:
         self._gone: dict[str, ModelpackError] = {}
         self._lock = threading.Lock()
 
-    def image(self, name: Name) -> tuple[Image, str] | None:
-        """The document of the model of this *name*, and which source has it."""
+    def images(self, name: Name) -> list[tuple[Image, str]]:
+        """Each document that a model of this *name* has, and the first source that has it."""
+        found: dict[Digest, tuple[Image, str]] = {}
         for spare in self.each:
-            if (found := spare.image(name)) is not None:
-                return found, spare.place
-        return None
+            if (image := spare.image(name)) is not None:
+                found.setdefault(image.id, (image, spare.place))
+        return list(found.values())
 
     def bring(self, blob: Blob, write: Write, stop: Gone) -> str:
         """Have *write* keep *blob*; from where it came.
 
         A source that lies, breaks or refuses is passed over. NotFound where none has the blob, else what was
-        wrong with the last that has it; Local, where this side cannot keep it, ends the search.
+        wrong with the last that has it. What is wrong with this side ends the search.
         """
         failed: ModelpackError | None = None
         for spare in self.each:
@@ -155,7 +157,7 @@ class Spares:
                 write(side.opened, spare.afar)
                 return spare.place
             except ModelpackError as error:
-                if isinstance(error, Local) and error is not side.error:
+                if error is not side.error and not isinstance(error, Corrupt):  # Corrupt: other bytes came
                     raise
                 gone = isinstance(error, Local | Unreachable)
                 failed = (Unreachable if gone else Corrupt)(error.what, where=spare.place)

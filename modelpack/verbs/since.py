@@ -123,8 +123,14 @@ def _told(text: str) -> Iterable[Held]:
 
 
 def known_of_record(record: Record) -> Iterable[Held]:
-    """The models that arrived by *record*; blobs only of those that are there as they were sent."""
+    """The models that arrived by *record*; blobs only of those that are there as they were sent.
+
+    None of which --prove found that it is there otherwise.
+    """
+    otherwise = record.disproved
     for one in record.models:
+        if one.name in otherwise:
+            continue
         if one.id is not None or one.same == "bytes":
             blobs = _blobs(one)
             yield Held(one.name, one.id or one.document, sum(size for _, size in blobs), blobs)

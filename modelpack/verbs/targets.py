@@ -139,9 +139,15 @@ def target(
                 f"{text!r} looks like a host and a port",
                 advice=f"Did you mean http://{text}? For a directory of that name write ./{text}",
             )
+        if path.suffix.lower() == ".tar":
+            raise Usage(
+                "is the name of a bundle; models are loaded into a server or a models directory",
+                where=text,
+                advice=f"`modelpack pack SOURCE -o {text}` makes a bundle.",
+            )
         return ModelsDir(path, replace=replace)
     if not path.is_dir():
-        return _inventory(path)
+        return _inventory(path, replace)
     names = set(_strangers(path, {".modelpack"}))
     is_bundle = bool(names & {"oci-layout", "index.json"})
     if is_bundle or (names and not names & {"manifests", "blobs"}):
@@ -155,7 +161,7 @@ def target(
     return ModelsDir(path, replace=replace)
 
 
-def _inventory(path: Path) -> Target:
+def _inventory(path: Path, replace: bool) -> Target:
     """What `modelpack inventory` wrote of a host, as a target to plan for."""
     from modelpack.documents.inventory import Inventory  # here: only this one kind of target needs them
     from modelpack.stores.inventory import InventoryTarget
@@ -164,7 +170,7 @@ def _inventory(path: Path) -> Target:
     found = telling(path)
     if not isinstance(found, Inventory):
         raise Usage("is a file; models are loaded into a server or a models directory", where=path)
-    return InventoryTarget(found, str(path))
+    return InventoryTarget(found, str(path), replace=replace)
 
 
 def is_server(text: str) -> bool:

@@ -8,7 +8,6 @@ from modelpack.documents import inventory, record
 from modelpack.documents.gojson import parse_object
 from modelpack.documents.inventory import Inventory
 from modelpack.documents.record import Record
-from modelpack.errors import Corrupt
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.hashing import blamed
 from modelpack.words.reader import fill, read_at_most
@@ -29,15 +28,10 @@ def telling(path: Path) -> Inventory | Record | None:
         count = fill(reader, memoryview(head))
     if not bytes(head[:count]).lstrip(_SPACE).startswith(b"{"):
         return None
-    limit = max(inventory.LIMIT, record.LIMIT)
+    limit, most = (max(inventory.LIMIT, record.LIMIT), max(inventory.MOST_CONTAINERS, record.MOST_CONTAINERS))
     with FileReader.at(path) as reader, blamed(path):
         raw = read_at_most(reader, limit, "an inventory or a receipt")
-    if raw.count(b"{") + raw.count(b"[") > _MOST_CONTAINERS:  # each takes many times its two bytes of memory
-        raise Corrupt("holds more lists and objects than any inventory or receipt", where=path)
-    schema = parse_object(raw, path, limit).get("schema")
+    schema = parse_object(raw, path, limit, containers=most).get("schema")
     if schema == inventory.SCHEMA:
         return Inventory.parse(raw, path)
     return Record.parse(raw, path) if schema == record.SCHEMA else None
-
-
-_MOST_CONTAINERS = 2_000_000

@@ -14,6 +14,7 @@ from modelpack.errors import (
     ModelpackError,
     Partly,
     Refused,
+    Taken,
     Unreachable,
 )
 from modelpack.hands.crew import Gone, Stoppable, in_parallel
@@ -21,6 +22,7 @@ from modelpack.hands.hashing import check, pour
 from modelpack.stores import (
     Afar,
     Continues,
+    Finds,
     InOrder,
     Learns,
     OneWay,
@@ -52,9 +54,11 @@ def copy(
 
     One receipt a model. An error leaves no model half there; what moved whole may serve the next run. Where
     models stand each by itself (on a server, in a models directory), one that fails does not keep the others
-    from arriving: Partly tells of both.
+    from arriving: Partly tells of both; so it does where the line or the disk fails after some have arrived.
+    Taken, which the user can decide, is raised before anything moves.
     """
     todo = plan(source, models, target, report)
+    _refuse_taken(todo)
     for note in todo.notes:
         report(Note(note))
     agree(todo)
@@ -62,11 +66,15 @@ def copy(
 
 
 def carry_out(todo: Plan, source: Source, target: Target, report: Report = silent) -> list[Receipt]:
-    """Do what *todo* says."""
+    """Do what *todo* says; raises Taken where it tells of one."""
+    _refuse_taken(todo)
     work = _Work(todo, source, target, report)
     pending = [model for model, placed in zip(todo.models, todo.placed, strict=True) if placed is None]
     if pending:
-        work.bring(pending)
+        try:
+            work.bring(pending)
+        except (Local, Unreachable) as error:
+            work.give_up(pending, error)
     elif isinstance(source, OneWay):  # whoever writes the pipe would fail, were it left unread
         for _ in source.passing(()):
             pass
@@ -83,6 +91,12 @@ def carry_out(todo: Plan, source: Source, target: Target, report: Report = silen
     return receipts
 
 
+def _refuse_taken(todo: Plan) -> None:
+    for _, error in todo.failed:
+        if isinstance(error, Taken):
+            raise error
+
+
 class _Work:
     """A plan on its way: what is known of blobs, which models have their names, which failed."""
 
@@ -91,6 +105,8 @@ class _Work:
         self._apart = stand_apart(target, [*todo.models, *(model for model, _ in todo.failed)])
         self._known: dict[object, Blob] = {}
         self._lost: dict[object, ModelpackError] = {}
+        self._found: set[object] = set()
+        """Blobs that somebody else had brought when they were to be put."""
         self._done: dict[Name, Placed] = {}
         self.failed: list[Failed] = list(todo.failed)
 
@@ -109,9 +125,19 @@ class _Work:
                     self._lost[blob.id] = kept
                 elif kept is not None:
                     self._known[blob.id] = kept
+                    if isinstance(session, Finds) and session.found(kept):
+                        self._found.add(blob.id)
                 if at_once:
                     self._name(waiting, moving, session)
             self._name(waiting, moving, session)
+
+    def give_up(self, models: Sequence[Model], error: ModelpackError) -> None:
+        """*error* is that of all of *models* that have not arrived; raises it where none has."""
+        if not self._apart or not self._done:
+            raise error
+        failed = {model.name for model, _ in self.failed}
+        late = [model for model in models if model.name not in self._done and model.name not in failed]
+        self.failed += [(model, error) for model in late]
 
     def receipts(self) -> list[Receipt]:
         """Of every model that is there now."""
@@ -120,7 +146,7 @@ class _Work:
             there = placed or self._done.get(model.name)
             if there is None:
                 continue
-            sent = [] if placed else [blob for blob in model.blobs if blob.id in self._known]
+            moved = () if placed else self._known.keys() - self._found
             found.append(
                 Receipt(
                     model.settled(self._known),
@@ -128,8 +154,8 @@ class _Work:
                     there.id,
                     there.same_bytes,
                     there.way,
-                    tuple(self._known[blob.id] for blob in sent),
-                    tuple(blob for blob in model.blobs if placed or blob.id not in self._known),
+                    tuple(self._known[blob.id] for blob in model.blobs if blob.id in moved),
+                    tuple(blob for blob in model.blobs if blob.id not in moved),
                     there.note,
                     placed is not None,
                 )

@@ -13,6 +13,7 @@ from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.plain import PlainFolder
 from modelpack.verbs.fsck import fsck
+from modelpack.verbs.fsck_odd import unknown
 from modelpack.verbs.locate import choose
 from modelpack.verbs.verdict import Verdict as Verdict
 from modelpack.verbs.verify_bundle import verify_bundle
@@ -34,6 +35,7 @@ def verify(
         _gguf(store, verdict)
     elif isinstance(store, ModelsDir):
         fsck(store, names, verdict, sha256, report)
+        verdict.unchecked += unknown(store.path)
     elif isinstance(store, PlainFolder):
         _plain(store, names, verdict, report)
     elif isinstance(store, Archive | FolderBundle):

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from modelpack.documents.create import check_creatable
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model
+from modelpack.documents.needs import CHAT_TEMPLATE, has_prompt
 from modelpack.errors import ModelpackError, Unreachable, Unsupported, Usage
-from modelpack.hands.answers import Listed
+from modelpack.hands.answers import Listed, version_number
 from modelpack.hands.callback import Callback, Caller, Calling, reach
 from modelpack.hands.ollama import Ollama
-from modelpack.stores import Source, Target
+from modelpack.stores import OneWay, Source, Target
 from modelpack.stores.parted import Parted
 from modelpack.stores.server_create import ServerCreate
 from modelpack.stores.server_exact import ServerExact
-from modelpack.words.blob import PROMPT, TEMPLATE
+from modelpack.verbs.needs import config_of
 
 EXACT, CREATE = "exact", "create"
-OWN_TEMPLATES_SINCE = (0, 30, 0)
-"""The first Ollama that runs a model without a template layer by the GGUF's own chat template."""
 _CLOSED = "--no-listen opens no port for the server to call back"
 
 
@@ -54,12 +56,15 @@ def server_target(
         return create
     callback = Callback(client.base, wish.calling)
     exact = ServerExact(client, callback, replace=replace)
-    return Parted({EXACT: exact, CREATE: create}, _Chooser(exact, create, callback, wish).choose)
+    return Parted({EXACT: exact, CREATE: create}, _Chooser(exact, create, callback, wish, source).choose)
 
 
 class _Chooser:
-    def __init__(self, exact: ServerExact, create: ServerCreate, callback: Callback, wish: Wish) -> None:
+    def __init__(
+        self, exact: ServerExact, create: ServerCreate, callback: Callback, wish: Wish, source: Source | None
+    ) -> None:
         self._exact, self._create, self._callback, self._wish = exact, create, callback, wish
+        self._source = source
         self._listed: dict[str, Listed] | None = None
         self._caller: Caller | ModelpackError | None = None
 
@@ -89,7 +94,10 @@ class _Chooser:
             return EXACT, f"the server can call back (it came from {caller.address})"
         if self._wish.exact or not isinstance(caller, Unsupported | Unreachable):
             raise caller
-        return self._by_create(model, f"the server cannot call back: {caller.what}")
+        what = caller.what
+        if not what.startswith("the server"):
+            what = f"the server cannot call back: {what}"
+        return self._by_create(model, what)
 
     def _is_there(self, model: Model) -> bool:
         if self._listed is None:
@@ -107,15 +115,23 @@ class _Chooser:
 
     def _better_by_create(self, model: Model) -> str:
         """Why create serves the user better than the same bytes would; empty where it does not."""
-        document, about = model.document, self._exact.about
-        if not isinstance(document, Image) or document.of_kind(TEMPLATE, PROMPT):
+        about = self._exact.about
+        if about.is_depot or about.is_at_least(*version_number(CHAT_TEMPLATE) or ()):
             return ""
-        if about.is_depot or about.is_at_least(*OWN_TEMPLATES_SINCE) or not _creatable(model):
+        if self._has_prompt(model) or not _creatable(model):
             return ""
         return (
             f"it has no template, and Ollama {about.text} would send it the bare prompt: by create the "
             "server looks for one (--exact keeps the ID)"
         )
+
+    def _has_prompt(self, model: Model) -> bool:
+        document = model.document
+        config: Mapping[str, Any] = {}
+        if isinstance(document, Image) and self._source is not None and not isinstance(self._source, OneWay):
+            with contextlib.suppress(ModelpackError):  # what it is comes out when it is copied
+                config = config_of(document, self._source)
+        return has_prompt(document, config)
 
     def _by_create(self, model: Model, reason: str) -> tuple[str, str]:
         try:

@@ -16,7 +16,6 @@ from modelpack.stores.server_create import ServerCreate
 from modelpack.verbs.afterwards import Aftermath, Afterwards
 from modelpack.verbs.attempt import attempt
 from modelpack.verbs.check import Checked, check
-from modelpack.verbs.hosts import opened
 from modelpack.verbs.record import read
 from modelpack.verbs.targets import server
 
@@ -36,9 +35,7 @@ def loaded(client: Ollama, file: Path, *, trying: bool = True) -> Aftermath:
 
 
 def checked(file: Path, *, prove: bool = False) -> Checked:
-    record = read(file)
-    with opened(record.host, calling=LOOPBACK) as there:
-        return check(record, there, prove=prove)
+    return check(read(file), calling=LOOPBACK, prove=prove)
 
 
 def found(file: Path, *, prove: bool = False) -> list[str]:
