@@ -135,8 +135,9 @@ def in_turn(
 ) -> Iterator[tuple[Blob, ModelpackError | None]]:
     """Read every blob: side by side, one core each; by BLAKE3 a few big ones one by one, by all cores."""
     hands = cores()
-    few = sum(blob.size >= _BIG for blob in blobs) < hands
-    together = few and not sha256 and all(blob.blake3 is not None for blob in blobs)  # SHA-256 is one core's
+    big = sum(blob.size >= _BIG for blob in blobs)
+    # SHA-256 is one core's work
+    together = big < hands and not sha256 and all(blob.blake3 is not None for blob in blobs)
     threads = hands if together else 1
 
     def work(blob: Blob, gone: Gone) -> ModelpackError | None:
@@ -150,7 +151,7 @@ def in_turn(
                     sha256=not by_blake3,
                     blake3=by_blake3,
                     threads=threads,
-                    overlap=few,
+                    overlap=together or 0 < big < hands,  # a core is idle: it reads ahead
                 )
                 check(blob, hashes)
         except ModelpackError as error:
