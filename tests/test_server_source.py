@@ -587,3 +587,23 @@ def test_a_name_that_is_a_file_and_a_model_there(tmp_path: Path, monkeypatch: py
 def test_who_calls_back_where_no_server_is_named(tmp_path: Path) -> None:
     with pytest.raises(Usage, match="are for servers"):
         gather([str(tmp_path)], look=Installed(()), calling=Calling("10.0.0.7"))
+
+
+def test_a_name_that_a_delete_took_along_is_given_again(source: ServerSource) -> None:
+    """Seen on 0.24: a server that deletes one name removes the directory of another that was just made."""
+    real = Ollama.push
+    asked: list[str] = []
+
+    def push(self: Ollama, model: str, **more: Any) -> Any:
+        asked.append(model)
+        if len(asked) == 1:
+            self.delete(model)
+            words = f"stat /models/manifests/{model}: no such file or directory"
+            raise Refused(words, status=500, words=words)
+        return real(self, model, **more)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Ollama, "push", push)
+        (model, *_) = source.models()
+    assert len(asked) > len(set(asked))
+    assert model.document.id

@@ -139,11 +139,15 @@ class ServerSource:
         """A push of the model *name* while it goes on, under a name that is dropped in the end."""
         with self._way_back() as callback:
             second = callback.name(id)
+
+            def again() -> None:
+                with self._naming:
+                    copy_name(self.client, name, second)
+
             try:
                 with callback.receive(second, wanted) as received:
-                    with self._naming:
-                        copy_name(self.client, name, second)
-                    with Pushing(self.client, str(second), id, received):
+                    again()
+                    with Pushing(self.client, str(second), id, received, again):
                         yield received
             finally:
                 # Also where the call of this thread was broken off; what stays is found by a later run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +11,7 @@ from modelpack.errors import Different, ModelpackError, Refused, Unreachable
 from modelpack.hands.call import Call, under
 from modelpack.hands.callback import Received
 from modelpack.hands.ollama import Ollama
+from modelpack.hands.temporary import was_raced
 from modelpack.words.digest import Digest
 
 _TRIES = 8
@@ -30,14 +32,23 @@ class Pushing:
     """Asks the server to push *name*, in a thread, and tells *received* how that ends; to be used by `with`.
 
     *name* should be the model of this *id*: that is looked at where the blob does not come that is wanted.
+    *renew* gives it the name again: a server that deletes another name has taken it along (seen on 0.24).
 
     The server keeps one upload of a blob at a time (server/upload.go, blobUploadManager): a second push of
     it, by whomever, waits for the first, is told how that went, and sends nothing to us. Such a push is asked
     for again.
     """
 
-    def __init__(self, client: Ollama, name: str, id: Digest, received: Received) -> None:  # noqa: A002
+    def __init__(
+        self,
+        client: Ollama,
+        name: str,
+        id: Digest,  # noqa: A002
+        received: Received,
+        renew: Callable[[], object],
+    ) -> None:
         self._client, self._name, self._id, self._received = client, name, id, received
+        self._renew = renew
         self._call = Call()
         self._thread = threading.Thread(target=self._run, name="push", daemon=True)
 
@@ -67,9 +78,12 @@ class Pushing:
             try:
                 self._once()
             except Refused as error:
-                if not any(words in error.words for words in _ANOTHERS) or self._received.failure is not None:
+                again = any(words in error.words for words in _ANOTHERS)
+                if not (again or was_raced(error)) or self._received.failure is not None:
                     raise
                 last = error.words
+                if not again:
+                    self._renew()
             if self._received.came:
                 return
             self._check_same()
