@@ -18,6 +18,7 @@ from conftest import SHARED, bits, needs_shared
 from live.test_live_trip import TINY, create_plainly, tokens
 from modelpack import Archive, Corrupt, ModelsDir, Unreachable, copy
 from modelpack.documents.model import blobs_of
+from modelpack.errors import Unsupported
 from modelpack.hands.callback import Callback, Calling, reach
 from modelpack.hands.ollama import Ollama
 from modelpack.stores import Source
@@ -210,6 +211,10 @@ def test_a_model_of_tensors(start: Start, tmp_path: Path) -> None:
         manifest["layers"].append(layer | {"name": f"t.{number}"})
     place.write_text(json.dumps(manifest))
     with start() as ollama, ServerSource(ollama) as source:
+        if not ollama.about().is_at_least(0, 19, 0):  # it loses their names, and says so by the ID
+            with pytest.raises(Unsupported, match="its exact bytes cannot be had by push"):
+                source.models()
+            return
         (model,) = source.models()
         assert model.document.raw == place.read_bytes()
         assert read(source, next(one for one in model.blobs if one.size == len(data))) == data
