@@ -28,6 +28,7 @@ from pathlib import Path
 from exact import exactly
 from hosts import hosts
 from inspect_dir import inspecting
+from media import media
 from registry import registries
 from sets import sets, shards
 
@@ -338,7 +339,8 @@ def main() -> None:
     parser.add_argument("--runs", default=3, type=int)
     parser.add_argument("--dir", type=Path)
     parser.add_argument(
-        "--only", help="hash, pack, verify, upload, sets, inspect, registry, exact, hosts, start or memory"
+        "--only",
+        help="hash, pack, verify, upload, sets, inspect, registry, exact, hosts, media, start or memory",
     )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.dir, prefix="modelpack-bench-") as name:
@@ -369,6 +371,10 @@ def main() -> None:
             exactly(bench, big, run, MODELPACK, depot, peak, poured)
         if bench.wants("hosts"):
             hosts(bench, given.size, run, MODELPACK, depot, peak, make_gguf)
+        if bench.wants("media"):
+            if not (folder / "b.tar").exists():
+                run(*MODELPACK, "pack", big, "-o", folder / "b.tar", "-q")()
+            media(bench, folder / "b.tar", given.size, run, MODELPACK, peak)
         for path in (big, *several):
             path.unlink()
         shutil.rmtree(folder / "several", ignore_errors=True)

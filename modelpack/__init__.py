@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from modelpack import aio as aio
     from modelpack.documents.create import create_request as create_request
     from modelpack.documents.difference import Difference as Difference
+    from modelpack.documents.extras import Attachment as Attachment
+    from modelpack.documents.extras import Extras as Extras
     from modelpack.documents.gguf import read_gguf as read_gguf
     from modelpack.documents.gguf_header import Gguf as Gguf
     from modelpack.documents.image import Image as Image
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from modelpack.documents.receipt import Tried as Tried
     from modelpack.documents.recipe import Recipe as Recipe
     from modelpack.documents.record import Record as Record
+    from modelpack.documents.volumes import Descriptor as Descriptor
     from modelpack.errors import Corrupt as Corrupt
     from modelpack.errors import Different as Different
     from modelpack.errors import Local as Local
@@ -77,10 +80,14 @@ if TYPE_CHECKING:
     from modelpack.stores.registry import RegistryTarget as RegistryTarget
     from modelpack.stores.server import ServerSource as ServerSource
     from modelpack.stores.server_create import ServerCreate as ServerCreate
+    from modelpack.stores.volumes import VolumeSet as VolumeSet
+    from modelpack.stores.volumes_target import VolumesTarget as VolumesTarget
     from modelpack.stores.wrappers import Joined as Joined
     from modelpack.verbs.afterwards import Afterwards as Afterwards
+    from modelpack.verbs.attach import attached as attached
     from modelpack.verbs.check import Checked as Checked
     from modelpack.verbs.check import check as check
+    from modelpack.verbs.collect import collect as collect
     from modelpack.verbs.create import create_model as create_model
     from modelpack.verbs.diff import diff as diff
     from modelpack.verbs.discover import Discovered as Discovered
@@ -106,16 +113,23 @@ if TYPE_CHECKING:
     from modelpack.verbs.plans import settle as settle
     from modelpack.verbs.preflight import preflight as preflight
     from modelpack.verbs.registries import Access as Access
+    from modelpack.verbs.remake import remake as remake
     from modelpack.verbs.repair import Mended as Mended
     from modelpack.verbs.repair import Repaired as Repaired
     from modelpack.verbs.repair import Spare as Spare
     from modelpack.verbs.repair import repair as repair
+    from modelpack.verbs.script import script as script
     from modelpack.verbs.shared import shared as shared
+    from modelpack.verbs.sign import sign as sign
     from modelpack.verbs.since import since as since
     from modelpack.verbs.transfer import copy as copy
+    from modelpack.verbs.trust import Signed as Signed
+    from modelpack.verbs.trust import Trust as Trust
     from modelpack.verbs.verdict import Remark as Remark
     from modelpack.verbs.verify import Verdict as Verdict
     from modelpack.verbs.verify import verify as verify
+    from modelpack.verbs.volumes import verify_set as verify_set
+    from modelpack.verbs.volumes import verify_volume as verify_volume
     from modelpack.verbs.ways import Wish as Wish
     from modelpack.words.blob import Blob as Blob
     from modelpack.words.digest import Digest as Digest
@@ -184,6 +198,17 @@ _HOMES = {
     "verbs.since": ("since",),
     "verbs.verdict": ("Remark",),
     "verbs.ways": ("Wish",),
+    "documents.extras": ("Attachment", "Extras"),
+    "documents.volumes": ("Descriptor",),
+    "stores.volumes": ("VolumeSet",),
+    "stores.volumes_target": ("VolumesTarget",),
+    "verbs.attach": ("attached",),
+    "verbs.collect": ("collect",),
+    "verbs.remake": ("remake",),
+    "verbs.script": ("script",),
+    "verbs.sign": ("sign",),
+    "verbs.trust": ("Signed", "Trust"),
+    "verbs.volumes": ("verify_set", "verify_volume"),
     "words.reference": ("Reference",),
     "words.blob": ("Blob",),
     "words.digest": ("Digest",),

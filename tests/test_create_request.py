@@ -225,6 +225,21 @@ def test_a_recipe_is_nearly_a_request() -> None:
         create_request(recipe(**{"from": "x", "remote_host": "https://x"}), {})
 
 
+@pytest.mark.parametrize("key", ["model", "Model", "NAME", "\u017ftream", "From", "Files", "remote_Host"])
+def test_a_recipe_names_no_model_in_any_case(key: str) -> None:
+    """Go reads a key in upper case for the same field, so it would be obeyed though nobody looked at it."""
+    with pytest.raises(Corrupt, match="not its to say"):
+        recipe(**{key: "victim:latest"})
+
+
+def test_a_recipe_says_nothing_unknown() -> None:
+    """What a newer Ollama might take is not sent unseen; the name is the model's, whatever was composed."""
+    with pytest.raises(Unsupported, match="'pull'"):
+        recipe(pull="x")
+    composed = Recipe.compose({"model": "victim", "system": "S"}, {})
+    assert create_request(Model(Name.parse("m"), composed), {}) == {"model": "m:latest", "system": "S"}
+
+
 def test_what_is_rewritten() -> None:
     """Model layers, and GGUFs of a recipe; not what comes through `from` or is quantized anyway."""
     model, _ = made((MODEL, b"weights"), (PROJECTOR, b"eyes"), (ADAPTER, b"lora"))

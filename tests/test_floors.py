@@ -16,6 +16,7 @@ HEIGHT = {"errors": 0, "words": 1, "documents": 2, "hands": 2, "stores": 3, "ver
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((ROOT / "modelpack").rglob("*.py"))
+    if path.parent.name != "receiver"  # what stands in bundles, and is imported by nobody
 }
 LATE = ("requests", "tqdm", "blake3", "werkzeug", "cheroot")
 IO = {
@@ -156,4 +157,4 @@ def test_every_module_can_be_imported_first() -> None:
 
 def test_the_floors_are_all_there_is() -> None:
     folders = {path.name for path in (ROOT / "modelpack").iterdir() if path.is_dir() and path.name[0] != "_"}
-    assert folders == set(FLOORS) - {"errors"}
+    assert folders - {"receiver"} == set(FLOORS) - {"errors"}  # what stands in bundles is no floor

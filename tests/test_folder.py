@@ -65,13 +65,18 @@ def bring(store: MemoryStore, kind: Kind, path: Path, *, replace: bool = False) 
 
 
 def fits(path: Path) -> bool:
-    """Whether the sums fit the bundle: SHA256SUMS, or the SHA256SUMS.new of a run that was killed."""
-    if sha256sum(path).returncode == 0:
-        return True
-    done = subprocess.run(
-        ["sha256sum", "--quiet", "--strict", "-c", "SHA256SUMS.new"], cwd=path, capture_output=True
-    )
-    return done.returncode == 0
+    """Whether the sums fit the bundle: SHA256SUMS, or the SHA256SUMS.new of a run that was killed.
+
+    That one may have left README.txt as README.txt.new, too.
+    """
+    for name in ("SHA256SUMS", "SHA256SUMS.new"):
+        for readme in (b"README.txt", b"README.txt.new"):
+            lines = (path / name).read_bytes() if (path / name).exists() else b"none"
+            lines = lines.replace(b"  README.txt\n", b"  " + readme + b"\n")
+            check = ["sha256sum", "--quiet", "--strict", "-c", "-"]
+            if subprocess.run(check, cwd=path, input=lines, capture_output=True).returncode == 0:
+                return True
+    return False
 
 
 def leftovers(path: Path) -> list[str]:

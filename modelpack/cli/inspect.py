@@ -19,6 +19,7 @@ from modelpack.hands.hashing import blamed
 from modelpack.stores import Source
 from modelpack.stores.wrappers import closed
 from modelpack.verbs import locate
+from modelpack.verbs.attach import attachments_of
 from modelpack.verbs.inspect import Inspected, inspect
 from modelpack.verbs.registries import Access
 from modelpack.words.digest import Digest
@@ -150,6 +151,8 @@ def _show(place: str, source: Source, found: Inspected) -> None:
         names = ", ".join(of[:3]) + (f" and {len(of) - 3} more" if len(of) > 3 else "")
         count = counted(len(delta.blobs), "blob")
         result(f"  a delta: it expects {count} ({size(delta.size)}) at the target, of {names}")
+    for one in attachments_of(source):
+        result(f"  {one.path}  {size(one.blob.size)}  {one.blob.digest.short if one.blob.digest else ''}")
     lines = model_lines(source, found) if len(found.models) < 2 else table_lines(found)
     for line in lines:
         result(line)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -18,12 +19,17 @@ from modelpack.cli.options import (
     registry_options,
     way_options,
 )
-from modelpack.cli.talk import bundle_lines, talk
+from modelpack.cli.talk import bundle_lines, talk, warn
+from modelpack.cli.trust_options import trust_options
 from modelpack.documents.model import Model
 from modelpack.errors import Usage
 from modelpack.stores import Identified, Source, Target
+from modelpack.stores.volumes import VolumeSet
 from modelpack.verbs import locate
+from modelpack.verbs.attach import stripped
+from modelpack.verbs.papers import Signable
 from modelpack.verbs.registries import HTTPS, Access, is_registry, one_secret
+from modelpack.verbs.trust import UNSIGNED, Signed, Trust, check
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
 
@@ -64,15 +70,29 @@ def loading(
     access: Access,
     wish: Wish | None,
     expect: Digest | None,
+    trust: Trust,
+    also: Sequence[Path],
     quiet: bool,
 ) -> Loading:
-    """The two ends that the options name; the bundle's fingerprint is said."""
+    """The two ends that the options name; the bundle's signature and fingerprint are said.
+
+    Nothing of a bundle is parsed before its signature is checked, where that is asked for.
+    """
     place = locate.Located.parse(bundle)
     afar = is_registry(place.text)
     one_secret([place.text, to], access)
     calling = wish.calling if wish is not None and locate.is_server(place.text) else None
-    source = locate.source(place.text, expect=expect, access=access if afar else HTTPS, calling=calling)
+    source = locate.source(
+        place.text, expect=expect, access=access if afar else HTTPS, calling=calling, also=also
+    )
+    if also and not isinstance(source, VolumeSet):
+        raise Usage("--also is for sets of volumes", where=bundle)
+    signed = check(source, trust, bundle)
     chosen = locate.picked(source, [*model, *([place.pick] if place.pick else [])], bundle)
+    signed.hold(source)
+    if signed.state != UNSIGNED:
+        talk(signed.shown(), quiet=quiet)
+    warn_of_stripped(source, signed)
     if name is not None:
         if len(chosen) > 1:
             raise Usage("--as needs a single model", advice="Name it: modelpack load BUNDLE MODEL --as NAME")
@@ -81,6 +101,12 @@ def loading(
         talk(line, quiet=quiet)
     by = HTTPS if afar and not is_registry(to or "") else access
     return Loading(bundle, source, chosen, to, by, wish, replace)
+
+
+def warn_of_stripped(source: Source, signed: Signed) -> None:
+    """Say which of README.txt and restore.py did not come along; Corrupt where one was changed."""
+    for path in stripped(source, signed.lines) if isinstance(source, Signable) else ():
+        warn(f"{path} is missing: something on the bundle's way took it out")
 
 
 def loading_options(function: _F) -> _F:
@@ -97,16 +123,26 @@ def loading_options(function: _F) -> _F:
         access: Access,
         wish: Any,
         expect: Digest | None,
+        trust: Trust,
+        also: tuple[Path, ...],
         quiet: bool,
         **named: Any,
     ) -> Any:
-        ends = loading(bundle, model, to, name, replace, access, wish, expect, quiet)
+        ends = loading(bundle, model, to, name, replace, access, wish, expect, trust, also, quiet)
         return function(*args, ends=ends, quiet=quiet, **named)
 
     for option in (
         quiet_option,
         json_option,
         expect_option,
+        trust_options,
+        click.option(
+            "--also",
+            metavar="DIR",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            help="Another folder with volumes of the set; several times.",
+        ),
         way_options,
         registry_options,
         click.option(

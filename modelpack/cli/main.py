@@ -19,8 +19,8 @@ from modelpack.errors import Local, ModelpackError, from_os
 from modelpack.version import __version__
 
 COMMANDS = (
-    "pack", "load", "plan", "unpack", "inspect", "verify", "repair", "check", "diff", "inventory", "hash",
-    "ollama", "serve", "completion",
+    "pack", "load", "plan", "unpack", "inspect", "verify", "repair", "gather", "sign", "check", "diff",
+    "inventory", "hash", "restore-script", "wheelhouse", "ollama", "serve", "completion",
 )  # fmt: skip
 INTERRUPTED = 130
 
@@ -58,7 +58,7 @@ class Late(click.Group):
 
 @click.group(
     cls=Late,
-    homes={name: f"{name}:command" for name in COMMANDS},
+    homes={name: f"{name.replace('-', '_')}:command" for name in COMMANDS},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
     epilog="""\b
 Exit codes: 0 done, 2 usage, 3 not found, 4 damaged, 5 cannot be done,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from modelpack.cli.options import NameType, callback_options, json_option, quiet_option, registry_options
+from modelpack.cli.pack_media import Media, media_options
 from modelpack.cli.progress import Progress
 from modelpack.cli.talk import asking, bundle_lines, complain, counted, result, result_json, table, talk, warn
 from modelpack.cli.words import REMARKS
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 Examples:
   modelpack pack qwen3-8b.gguf -o qwen3.tar
   modelpack pack qwen3:8b gemma3:4b -o models.tar
+  modelpack pack qwen3:8b -o set/ --volume-size dvd --attach approval.pdf
   modelpack pack ./Modelfile -o bundle/ --name qwen3:8b
   modelpack pack oci://registry.ollama.ai/library/qwen3:8b -o qwen3.tar
   modelpack pack ./big-00001-of-00003.gguf -o - | ssh host modelpack load -"""
@@ -67,6 +69,7 @@ Examples:
     help="Leave out what an inventory, an earlier bundle or a receipt says is there. May be repeated.",
 )
 @click.option("--replace", is_flag=True, help="Replace another archive, or another model of that name.")
+@media_options
 @callback_options
 @registry_options
 @json_option
@@ -81,6 +84,7 @@ def command(
     replace: bool,
     access: Access,
     calling: Calling | None,
+    media: Media,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -101,6 +105,8 @@ def command(
     """
     if as_json and output == "-":
         raise Usage("--json and -o - would both write to standard output")
+    if output == "-" and (media.only or media.read_back):
+        raise Usage("--only and --read-back are for what lies on a medium, and -o - is a pipe")
     afar = from_ is not None and locate.is_server(from_)
     if from_ is not None and afar:
         source = tuple(locate.at_server(from_, text) for text in source)
@@ -133,9 +139,15 @@ def command(
                     )
                 _complain_of_left_out(found, ())
                 return
+            extras = media.extras(found.attached, progress, quiet=quiet)
+            if media.only:
+                media.again(found.source, left, extras, output, progress, as_json, quiet=quiet)
+                return
             target, receipts = asking(
                 lambda yes: (
-                    kept := locate.bundle_target(output, replace=yes, expects=left.expects),
+                    kept := locate.bundle_target(
+                        output, replace=yes, expects=left.expects, extras=extras, cut=media.cut
+                    ),
                     copy(found.source, left.models, kept, progress),
                 ),
                 replace,
@@ -163,6 +175,8 @@ def command(
             say(line)
         if any(isinstance(one.model.document, Recipe) for one in receipts):
             talk("recipe: a server makes the model, and gives it an ID of its own", quiet=quiet)
+    with Progress(quiet=quiet) as progress:
+        media.look(output, progress, quiet=quiet)
     _complain_of_left_out(found, receipts)
 
 

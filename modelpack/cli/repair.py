@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -20,11 +21,17 @@ from modelpack.cli.talk import (
     talk,
     warn,
 )
+from modelpack.cli.trust_options import trust_options
+from modelpack.cli.verify import has_volumes
 from modelpack.errors import Local, Partly
 from modelpack.hands.hashing import blamed
+from modelpack.stores.volumes import VolumeSet
 from modelpack.verbs import locate
 from modelpack.verbs.registries import HTTPS, Access, is_registry, one_secret
 from modelpack.verbs.repair import Mended, Repaired, Spare, repair
+from modelpack.verbs.repair_volumes import repair_volumes
+from modelpack.verbs.trust import Trust, check
+from modelpack.verbs.volumes_papers import set_of
 from modelpack.words.text import size
 
 if TYPE_CHECKING:
@@ -48,19 +55,36 @@ Examples:
 )
 @callback_options
 @registry_options
+@trust_options
 @json_option
 @quiet_option
 def command(
-    what: str, sources: tuple[str, ...], access: Access, calling: Calling | None, as_json: bool, quiet: bool
+    what: str,
+    sources: tuple[str, ...],
+    access: Access,
+    calling: Calling | None,
+    trust: Trust,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Put back what is damaged or missing in a models directory or a bundle.
 
     Everything is checked as `verify` does it. Each bad blob is taken from the first LOCATOR that has it, and
     hashed on its way; a manifest that cannot be read, from one that has a model of that name. What stood
-    there is kept aside. Nothing is deleted, and Ollama may run meanwhile.
+    there is kept aside. Nothing is deleted, and Ollama may run meanwhile. Signatures and policies are held
+    against each LOCATOR; of volumes, against the set that is repaired.
     """
     one_secret(sources, access)
     place = locate.Located.parse(what)
+    paths = [Path(one) for one in sources]
+    if has_volumes(Path(place.text)) and all(one.exists() for one in paths):
+        folder, stem = set_of(Path(place.text))
+        if trust != Trust():
+            check(VolumeSet([folder, *filter(Path.is_dir, paths)], stem=stem), trust, what)
+        with Progress(quiet=quiet) as progress:
+            done = repair_volumes(folder, paths, stem, progress)
+        _leave(what, done, as_json=as_json, quiet=quiet)
+        return
     with Progress(quiet=quiet) as progress, ExitStack() as stack:
         store = locate.source(place.text, report=progress)
         spares = []
@@ -70,9 +94,16 @@ def command(
             source = locate.source(found.text, access=by, calling=calling, report=progress)
             if isinstance(source, AbstractContextManager):  # a server calls back: until we have done
                 stack.enter_context(source)
+            if trust != Trust():
+                check(source, trust, text).hold(source)
             spares.append(Spare(text, source, [found.pick] if found.pick else [], progress))
         with blamed(what):
             done = repair(store, spares, [place.pick] if place.pick else [], progress)
+    _leave(what, done, as_json=as_json, quiet=quiet)
+
+
+def _leave(what: str, done: Repaired, *, as_json: bool, quiet: bool) -> None:
+    """Show what came of it, and leave by it."""
     if as_json:
         result_json(_as_json(done))
     else:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from modelpack.cli.loading import warn_of_stripped
 from modelpack.cli.options import callback_options, expect_option, json_option, quiet_option
 from modelpack.cli.progress import Progress
 from modelpack.cli.talk import (
@@ -23,6 +25,8 @@ from modelpack.cli.talk import (
     talk,
     warn,
 )
+from modelpack.cli.trust_options import trust_options
+from modelpack.documents.extras import is_attached
 from modelpack.documents.receipt import Receipt
 from modelpack.documents.recipe import Recipe
 from modelpack.errors import ModelpackError, Partly
@@ -30,7 +34,9 @@ from modelpack.stores import Identified
 from modelpack.stores.plain import MODELFILE, PlainFolder, Record
 from modelpack.stores.wrappers import closed
 from modelpack.verbs import locate
+from modelpack.verbs.attach import returned, uncovered
 from modelpack.verbs.transfer import copy
+from modelpack.verbs.trust import GOOD, Trust, check
 from modelpack.words.blob import ADAPTER, DRAFT, MODEL, PROJECTOR
 from modelpack.words.digest import Digest
 from modelpack.words.text import size
@@ -56,6 +62,7 @@ Examples:
 @click.option("--no-modelfile", is_flag=True, help="Write no Modelfile, as where it cannot hold a text.")
 @click.option("--replace", is_flag=True, help="Replace another model, and files of the same names.")
 @callback_options
+@trust_options
 @expect_option
 @json_option
 @quiet_option
@@ -66,6 +73,7 @@ def command(
     no_modelfile: bool,
     replace: bool,
     calling: Calling | None,
+    trust: Trust,
     expect: Digest | None,
     as_json: bool,
     quiet: bool,
@@ -80,23 +88,30 @@ def command(
     place = locate.Located.parse(bundle)
     locate.only_servers([place.text], calling)
     partly: Partly | None = None
+    attached: list[str] = []
     with closed(locate.source(place.text, expect=expect, calling=calling)) as source:
+        signed = check(source, trust, bundle)
         chosen = locate.picked(source, [*model, *([place.pick] if place.pick else [])], bundle)
+        signed.hold(source)
+        warn_of_stripped(source, signed)
+        if signed.state != GOOD and (expect is not None or trust.all.expect is not None):
+            for path in uncovered(source):
+                if is_attached(path):
+                    warn(f"{path} is not covered by the fingerprint: only a signature says whose it is")
         fingerprint = source.fingerprint if isinstance(source, Identified) else None
         for line in bundle_lines(bundle, fingerprint) if fingerprint is not None else ():
             talk(line, quiet=quiet)
         with Progress(quiet=quiet) as progress:
             try:
-                receipts = asking(
-                    lambda yes: copy(
-                        source,
-                        chosen,
-                        locate.plain_target(directory, source, modelfile=not no_modelfile, replace=yes),
-                        progress,
-                    ),
-                    replace,
-                    progress.rest,
-                )
+
+                def work(yes: bool) -> list[Receipt]:
+                    target = locate.plain_target(directory, source, modelfile=not no_modelfile, replace=yes)
+                    with returned(source, Path(directory), replace=yes, report=progress) as back:
+                        receipts = copy(source, chosen, target, progress)
+                    attached[:] = [one.path for one in back]
+                    return receipts
+
+                receipts = asking(work, replace, progress.rest)
             except Partly as error:
                 partly = error
                 receipts = [one for one in error.done if isinstance(one, Receipt)]
@@ -108,11 +123,14 @@ def command(
                 "directory": directory,
                 "fingerprint": str(fingerprint) if fingerprint is not None else None,
                 "models": [one.to_json() | _json(records[one.name.folded]) for one in receipts],
+                "attachments": attached,
                 "failed": failed_json(failed),
             }
         )
     else:
         _show(receipts, records, failed, directory, replace, quiet)
+        for path in attached:
+            result(f"attached: {os.path.join(directory, path)}")
     if partly is not None:
         raise partly
 

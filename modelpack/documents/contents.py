@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelpack.documents.expects import FILE_NAME, NOTHING, Expects
+from modelpack.documents.extras import attachments_of
 from modelpack.documents.gojson import list_of, parse_object, size_of, text_of
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model, blobs_of
@@ -29,7 +30,7 @@ from modelpack.documents.oci import (
     blob_path,
 )
 from modelpack.documents.recipe import Recipe
-from modelpack.documents.sums import parse_sums, sums_say
+from modelpack.documents.sums import MOST_SUMS, parse_sums, sums_say
 from modelpack.errors import Corrupt, NotFound, Unexpected, Unsupported, Usage
 from modelpack.words.blob import SMALL, Blob
 from modelpack.words.digest import ZERO_BLAKE3, Digest
@@ -76,6 +77,11 @@ class Contents:
     def expects(self) -> frozenset[Digest]:
         """The blobs that the bundle does not hold and expects at the target."""
         return self.delta.digests
+
+    @property
+    def attachments(self) -> tuple[tuple[str, Digest], ...]:
+        """Names and digests of the files that were attached, as its sums list them."""
+        return attachments_of(self.sums)
 
     @property
     def fingerprint(self) -> Digest:
@@ -217,7 +223,7 @@ def read_sums(read: Read, index: bytes, where: object) -> Mapping[str, Digest] |
     there = False
     for path in ("SHA256SUMS", "SHA256SUMS.new"):
         try:
-            found = parse_sums(read(path, ALL_DOCUMENTS), f"{where}: {path}")
+            found = parse_sums(read(path, MOST_SUMS), f"{where}: {path}")
         except NotFound:
             continue
         there = True

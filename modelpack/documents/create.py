@@ -85,7 +85,7 @@ def create_request(model: Model, texts: Mapping[Digest, bytes]) -> dict[str, Any
     document = model.document
     request = {"model": str(model.name)}
     if isinstance(document, Recipe):
-        return request | _of_recipe(document, str(model.name))
+        return _of_recipe(document, str(model.name)) | request
     return request | _of_image(document, texts, str(model.name))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from modelpack.documents.extras import is_attached
 from modelpack.documents.oci import Bundle, Member
 from modelpack.words.blob import GIB, Blob
 
@@ -19,11 +20,12 @@ _LARGE = 8 * GIB
 
 @dataclass(frozen=True)
 class Piece:
-    """`length` bytes at `offset` of the archive: given, or a blob's."""
+    """`length` bytes at `offset` of the archive: given, or those of the blob or attachment at `path`."""
 
     offset: int
     length: int
     content: bytes | Blob
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,16 @@ class Layout:
     size: int
 
     def offsets(self) -> dict[object, int]:
-        """Where each blob begins, by its id."""
-        return {piece.content.id: piece.offset for piece in self.pieces if isinstance(piece.content, Blob)}
+        """Where each blob of a model begins, by its id."""
+        return {
+            piece.content.id: piece.offset
+            for piece in self.pieces
+            if isinstance(piece.content, Blob) and not is_attached(piece.path)
+        }
+
+    def places(self) -> dict[str, int]:
+        """Where each attachment begins, by its path."""
+        return {piece.path: piece.offset for piece in self.pieces if is_attached(piece.path)}
 
     @property
     def mark(self) -> str:
@@ -60,7 +70,7 @@ def tar_layout(contents: Bundle) -> Layout:
         for part in parts:
             length = part.size if isinstance(part, Blob) else len(part)
             if length or isinstance(part, Blob):  # an empty blob has its place, too
-                pieces.append(Piece(offset, length, part))
+                pieces.append(Piece(offset, length, part, member.path if isinstance(part, Blob) else ""))
             offset += length
     pieces.append(Piece(offset, len(END), END))
     return Layout(tuple(pieces), offset + len(END))

@@ -43,6 +43,21 @@ def blobs_of(models: Sequence[Model]) -> tuple[Blob, ...]:
     return tuple(seen.values())
 
 
+def told(models: Sequence[Model]) -> dict[object, Blob]:
+    """What any of *models* knows of each blob, for all of them: it has one place, and one description."""
+    known: dict[object, Blob] = {}
+    for model in models:
+        for blob in model.blobs:
+            known[blob.id] = known[blob.id].settled(blob) if blob.id in known else blob
+    return known
+
+
+def agreed(models: Sequence[Model]) -> list[Model]:
+    """*models*, each with what the others know of its blobs."""
+    known = told(models)
+    return [model.settled(known) for model in models]
+
+
 def base_of(model: Model) -> Name | None:
     """The model that a recipe is made from; None for an image, and where it is no name."""
     try:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelpack.documents.expects import FILE_NAME, NOTHING, Expects
+from modelpack.documents.extras import NONE, README, SCRIPT, Extras
 from modelpack.documents.gojson import canonical_json
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model, blobs_of
+from modelpack.documents.readme import readme
 from modelpack.documents.sums import format_sums
 from modelpack.errors import Refused
 from modelpack.words.blob import MIB, SMALL, Blob
@@ -44,28 +46,6 @@ NOTE_EXPECTS = "dev.ollama-modelpack.expects"
 """On the index of a delta: the SHA-256 of its expects.json, so that the fingerprint covers that, too."""
 
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
-README = """\
-This is a modelpack bundle: models for Ollama, as an OCI image layout.
-
-Check it (no special tool needed), in this directory or after `tar xf`:
-
-    sha256sum -c SHA256SUMS
-
-Look at it and load it with modelpack:
-
-    modelpack inspect BUNDLE
-    modelpack verify BUNDLE
-    modelpack load BUNDLE --to http://127.0.0.1:11434
-    modelpack load BUNDLE --to /usr/share/ollama/.ollama/models
-
-index.json names the models. Each entry points to a manifest in blobs/sha256/,
-whose config is the model's own document (an Ollama manifest, byte for byte:
-its SHA-256 is the ID that `ollama list` shows) and whose layers are the
-model's files, each named by its SHA-256. The bundle's fingerprint is the
-SHA-256 of index.json:
-
-    sha256sum index.json          tar xOf BUNDLE.tar index.json | sha256sum
-""".encode("ascii")
 
 
 def blob_path(digest: Digest | None) -> str:
@@ -88,7 +68,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Bundle:
-    """All files of a bundle, documents first, then blobs in order of use; made by `bundle`."""
+    """All files of a bundle: documents, blobs in order of use, attachments; made by `bundle`."""
 
     index: bytes
     members: tuple[Member, ...]
@@ -106,9 +86,12 @@ class Bundle:
 
 
 def bundle(
-    models: Sequence[Model], foreign: Sequence[dict[str, Any]] = (), expects: Expects = NOTHING
+    models: Sequence[Model],
+    foreign: Sequence[dict[str, Any]] = (),
+    expects: Expects = NOTHING,
+    extras: Extras = NONE,
 ) -> Bundle:
-    """The files of a bundle of *models*, *foreign* index entries left as they are.
+    """The files of a bundle of *models*, *foreign* index entries left as they are; *extras* travel along.
 
     Nothing in them depends on clock, user or host. Hashes that are not known yet stand as zeros: every length
     is final. The blobs of *models* that it *expects* at the target are no files of it. Raises Refused where
@@ -143,15 +126,28 @@ def bundle(
     blobs = [Member(blob_path(blob.digest), blob) for blob in blobs_of(models) if blob not in expects]
     for both in documents.keys() & {blob.path for blob in blobs}:
         raise Refused(f"{both} is a blob of one model and a document of another", advice="Pack them apart.")
-    if len(blobs) + len(documents) > MOST_MEMBERS:
+    attached = [Member(one.path, one.blob) for one in extras.attachments]
+    if len(blobs) + len(documents) + len(attached) > MOST_MEMBERS:
         raise Refused(f"{len(blobs)} blobs are too many for one bundle", advice="Pack fewer.")
     covered = [
         Member("oci-layout", LAYOUT_FILE), Member("index.json", index),
-        *([Member(FILE_NAME, expects.raw())] if expects else []), Member("README.txt", README),
+        *([Member(FILE_NAME, expects.raw())] if expects else []),
+        Member(README, extras.readme if extras.readme is not None else _readme(models, expects, extras)),
+        *([Member(SCRIPT, extras.script)] if extras.script is not None else []),
         *(Member(path.partition("?")[0], raw) for path, raw in documents.items()),
     ]  # fmt: skip
+    blobs += attached
     sums = format_sums([(_digest(one), one.path) for one in (*covered, *blobs)])
     return Bundle(index, (*covered[:2], Member("SHA256SUMS", sums), *covered[2:], *blobs))
+
+
+def _readme(models: Sequence[Model], expects: Expects, extras: Extras) -> bytes:
+    return readme(
+        models,
+        script=Digest.of(extras.script) if extras.script is not None else None,
+        attachments=[one.name for one in extras.attachments],
+        expects=expects,
+    )
 
 
 def _needs(expects: Expects) -> dict[str, str]:

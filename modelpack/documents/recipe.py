@@ -15,6 +15,11 @@ from modelpack.words.name import Name
 FILE_FIELDS = ("files", "adapters", "draft_files")
 """Fields of a create request that map file names to digests (api/types.go, CreateRequest)."""
 
+_FIELDS = (*FILE_FIELDS, "from", "remote_host", "quantize", "quantization", "draft_quantize", "template")
+_TEXTS = ("license", "system", "parameters", "messages", "renderer", "parser", "requires", "info")
+FIELDS = frozenset((*_FIELDS, *_TEXTS))
+"""What a recipe may say (api/types.go, CreateRequest). Go takes a key in upper case for the same field."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -43,11 +48,12 @@ class Recipe:
 
     @classmethod
     def parse(cls, raw: bytes, files: Sequence[Blob], where: object) -> Recipe:
-        """Read a recipe whose files' sizes stand in *files*; raises Corrupt."""
+        """Read a recipe whose files' sizes stand in *files*; raises Corrupt, Unsupported (a new field)."""
         body = parse_object(raw, where)
-        for key in ("model", "name", "stream"):
-            if key in body:
+        for key in (one for one in body if one not in FIELDS):
+            if key.casefold() in FIELDS | {"model", "name", "stream"}:
                 raise Corrupt(f"holds {key!r}, which is not its to say", where=where)
+            raise Unsupported(f"asks a server for {key[:80]!r}, which is not known here", where=where)
         sizes = {blob.digest: blob for blob in files}
         named: dict[Digest, Blob] = {}
         for key in FILE_FIELDS:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 from modelpack.errors import Corrupt
+from modelpack.words.blob import MIB
 from modelpack.words.digest import Digest
+
+MOST_SUMS = 16 * MIB
+"""Bytes of sums that a reader has to take."""
+_MOST_LINES = 100_000
 
 
 def format_sums(lines: Sequence[tuple[Digest, str]]) -> bytes:
@@ -16,8 +22,10 @@ def format_sums(lines: Sequence[tuple[Digest, str]]) -> bytes:
 
 
 def parse_sums(raw: bytes, where: object) -> Mapping[str, Digest]:
-    """Read sums; raises Corrupt where a line is not one."""
+    """Read sums; raises Corrupt where a line is not one, or there are more than any bundle has."""
     sums: dict[str, Digest] = {}
+    if len(raw) > MOST_SUMS or raw.count(b"\n") > _MOST_LINES:
+        raise Corrupt("has more lines than the sums of any bundle", where=where)
     for number, line in enumerate(raw.split(b"\n"), start=1):
         if not line:
             continue
@@ -31,6 +39,15 @@ def parse_sums(raw: bytes, where: object) -> Mapping[str, Digest]:
         if not well:
             raise Corrupt(f"line {number} is not a checksum and a path", where=where)
     return sums
+
+
+def readable_sums(raw: bytes) -> dict[str, Digest]:
+    """Those lines of damaged sums that can be read; paths without a `./` before them."""
+    found: dict[str, Digest] = {}
+    for line in raw.split(b"\n"):
+        with contextlib.suppress(Corrupt):
+            found |= {path.removeprefix("./"): digest for path, digest in parse_sums(line, "").items()}
+    return found
 
 
 def sums_say(sums: Mapping[str, Digest], path: str) -> Digest | None:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from modelpack.documents.contents import Contents, read_contents
 from modelpack.documents.expects import NOTHING, Expects, absent
-from modelpack.documents.layout import BLOCK, END, tar_layout
-from modelpack.documents.model import Model, blobs_of
+from modelpack.documents.extras import ATTACHMENT, NONE, Attachment, Extras, path_of
+from modelpack.documents.layout import BLOCK, tar_layout
+from modelpack.documents.model import Model, agreed, blobs_of
 from modelpack.documents.oci import blob_path, bundle
-from modelpack.documents.tarheader import Header, Members
-from modelpack.errors import Corrupt, ModelpackError, NotFound, Taken
+from modelpack.documents.tarwalk import walk
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Taken
 from modelpack.hands.bytes import FileReader, read_at
 from modelpack.hands.disk import Folder, open_path
 from modelpack.hands.scratch import NewFile, Scratch
 from modelpack.stores import Placed, Session
-from modelpack.stores.archive_session import Writing, agreed
+from modelpack.stores.archive_session import Writing
 from modelpack.words.blob import KIB, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.reader import read_exactly
@@ -33,7 +34,7 @@ class Archive:
 
     With *expect*, a bundle of any other fingerprint is Refused before anything of it is parsed; with
     *replace*, another file of that name is replaced. What is written leaves out the blobs that it *expects*
-    at the target.
+    at the target, and holds *extras* beside the models.
     """
 
     def __init__(
@@ -43,12 +44,19 @@ class Archive:
         expect: Digest | None = None,
         replace: bool = False,
         expects: Expects = NOTHING,
+        extras: Extras = NONE,
     ) -> None:
         self.path = path
         self._expect = expect
         self._replace = replace
         self._leaves = expects
+        self._extras = extras
         self._settled: tuple[Model, ...] = ()
+
+    @property
+    def signature(self) -> Path:
+        """Where a signature of it lies: beside it, as the tar itself is never touched."""
+        return self.path.with_name(f"{self.path.name}.sig")
 
     # --- source
 
@@ -82,12 +90,29 @@ class Archive:
             raise Corrupt(f"{path} has {size} bytes, not {blob.size}", where=self.path)
         return FileReader(open_path(self.path), begin + offset, size - offset, self.path)
 
+    def attachments(self) -> tuple[Attachment, ...]:
+        """The files that were attached, as SHA256SUMS lists them, as far as they are there."""
+        return tuple(
+            Attachment(
+                name, Blob(self.members[path][1], ATTACHMENT, digest), partial(self.open_attachment, name)
+            )
+            for name, digest in self.contents.attachments
+            if (path := path_of(name)) in self.members
+        )
+
+    def open_attachment(self, name: str) -> FileReader:
+        """The bytes of the attachment *name*; nobody has checked them. NotFound."""
+        found = self.members.get(path_of(name))
+        if found is None:
+            raise NotFound(f"{path_of(name)} is missing", where=self.path)
+        return FileReader(open_path(self.path), *found, self.path)
+
     @cached_property
     def members(self) -> dict[str, tuple[int, int]]:
         """Where each file of the tar begins, and its bytes; Corrupt where the tar is cut or damaged."""
         fd = open_path(self.path)
         try:
-            return dict(walk(fd, self.path))
+            return dict(members_of(fd, self.path))
         finally:
             os.close(fd)
 
@@ -141,10 +166,12 @@ class Archive:
     def missing(self, models: Sequence[Model]) -> Sequence[Blob]:
         """Everything that is not expected at the target, or nothing where the very same archive is here.
 
-        Taken where another file is.
+        Taken where another file is; Refused where the signature of another archive is, which this one would
+        make a bad one.
         """
         self._settled = ()
         if not os.path.lexists(self.path):
+            self._refuse_signed()
             return self._all(models)
         os.close(open_path(self.path))  # Refused where no plain file is: a device is not to be replaced
         if self._same(models):
@@ -156,7 +183,17 @@ class Archive:
                 where=self.path,
                 advice="Use --replace to write it anew, or choose another name.",
             )
+        self._refuse_signed()
         return self._all(models)
+
+    def _refuse_signed(self) -> None:
+        if os.path.lexists(self.signature):
+            raise Refused(
+                f"is a signature there already; that of another {self.path.name}, as far as anybody can tell",
+                where=self.signature,
+                advice="Move it away, or choose another name. Where the very same bundle comes of it, move "
+                "it back; else sign the new one.",
+            )
 
     def _all(self, models: Sequence[Model]) -> Sequence[Blob]:
         return [blob for blob in blobs_of(models) if blob not in self._leaves]
@@ -184,7 +221,9 @@ class Archive:
             for blob in blobs_of(models)
             if blob.blake3 is None and blob.id in noted
         }
-        layout = tar_layout(bundle([model.settled(known) for model in models], expects=self._leaves))
+        layout = tar_layout(
+            bundle([model.settled(known) for model in models], expects=self._leaves, extras=self._extras)
+        )
         try:
             fd = open_path(self.path)
         except ModelpackError:
@@ -202,14 +241,14 @@ class Archive:
     def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:
         """Write into a scratch file beside the name; it gets the name with the last model's commit."""
         models = agreed(models)
-        layout = tar_layout(bundle(models, expects=self._leaves))
+        layout = tar_layout(bundle(models, expects=self._leaves, extras=self._extras))
         with Folder.at(self.path.parent) as folder:
             stem = os.fsencode(self.path.name)[:180].decode("utf-8", "ignore")  # it must be a name, too
             scratch = Scratch(folder, f".{stem}.modelpack-", 0o666)
             scratch.sweep(but=layout.mark)
             # Under a name of its own for these models: what a broken run fetched is found by the next.
             with scratch.part(layout.mark, layout.size) as file:
-                yield Writing(self, folder, file, models, self._leaves, report)
+                yield Writing(self, folder, file, models, self._leaves, self._extras, report)
 
     def appear(self, file: NewFile, folder: Folder) -> None:
         """Give *file* the archive's name."""
@@ -218,34 +257,6 @@ class Archive:
             self.__dict__.pop(cached, None)
 
 
-def walk(fd: int, where: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Every file member of the tar in *fd*: path, (offset, size)."""
-    end = os.fstat(fd).st_size
-    members = Members(where)
-    offset = 0
-    while True:
-        header: Header | None = members.step(_block(fd, offset, end, where))
-        offset += BLOCK
-        if header is None:
-            break
-        if offset + header.padded > end:
-            raise _cut(where, f"in the middle of {header.path[:100]!r}")
-        if members.wants_note(header):
-            members.note(header, read_at(fd, header.size, offset, where))
-        elif header.kind != "5":
-            yield header.path, (offset, header.size)
-        offset += header.padded
-    if read_at(fd, len(END), offset - BLOCK, where) != END:
-        raise _cut(where, "in its last two blocks")
-
-
-def _block(fd: int, offset: int, end: int, where: Path) -> bytes:
-    if end == 0:
-        raise Corrupt("is empty", where=where, advice="Was the copy cut before it began?")
-    if offset + BLOCK > end:
-        raise _cut(where, f"after {end} bytes")
-    return read_at(fd, BLOCK, offset, where)
-
-
-def _cut(where: Path, place: str) -> Corrupt:
-    return Corrupt(f"is cut: it ends {place}", where=where, advice="Copy it again from where it came.")
+def members_of(fd: int, where: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Every file of the tar in *fd*: path, (offset, bytes). Corrupt where it is cut or damaged."""
+    return walk(lambda count, offset: read_at(fd, count, offset, where), os.fstat(fd).st_size, where)

@@ -1,4 +1,4 @@
-"""A session of `archive`: blobs at their offsets in a scratch file, documents last."""
+"""A session of `archive`: blobs at their offsets in a scratch file, attachments and documents last."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from modelpack.documents.expects import Expects
+from modelpack.documents.extras import Extras
 from modelpack.documents.layout import tar_layout
-from modelpack.documents.model import Model
+from modelpack.documents.model import Model, told
 from modelpack.documents.oci import bundle
 from modelpack.errors import NotFound, Refused
 from modelpack.hands.disk import Folder
@@ -20,25 +21,10 @@ from modelpack.hands.writeback import Writer
 from modelpack.stores import Placed
 from modelpack.words.blob import Blob
 from modelpack.words.reader import Reader
-from modelpack.words.report import Moved, Report
+from modelpack.words.report import Moved, Report, Stage
 
 if TYPE_CHECKING:
     from modelpack.stores.archive import Archive
-
-
-def told(models: Sequence[Model]) -> dict[object, Blob]:
-    """What any of *models* knows of each blob, for all of them: it has one place, and one description."""
-    known: dict[object, Blob] = {}
-    for model in models:
-        for blob in model.blobs:
-            known[blob.id] = known[blob.id].settled(blob) if blob.id in known else blob
-    return known
-
-
-def agreed(models: Sequence[Model]) -> list[Model]:
-    """*models*, each with what the others know of its blobs."""
-    known = told(models)
-    return [model.settled(known) for model in models]
 
 
 class Writing:
@@ -51,12 +37,13 @@ class Writing:
         file: NewFile,
         models: Sequence[Model],
         expects: Expects,
+        extras: Extras,
         report: Report,
     ) -> None:
         self._archive, self._folder, self._file = archive, folder, file
-        self._models, self._expects, self._report = models, expects, report
+        self._models, self._expects, self._extras, self._report = models, expects, extras, report
         self._told = told(models)
-        self._layout = tar_layout(bundle(models, expects=expects))
+        self._layout = tar_layout(bundle(models, expects=expects, extras=extras))
         self._offsets = self._layout.offsets()
         self._known: dict[object, Blob] = {}
         self._committed: list[Model] = []
@@ -104,11 +91,20 @@ class Writing:
         return Placed(model.name, settled.document.id, True, "archive")
 
     def _finish(self) -> None:
-        layout = tar_layout(bundle(self._committed, expects=self._expects))
+        layout = tar_layout(bundle(self._committed, expects=self._expects, extras=self._extras))
         if layout.size != self._layout.size or len(layout.pieces) != len(self._layout.pieces):
             raise Refused(
                 "two blobs turned out to be the same bytes: pack them again", where=self._archive.path
             )
+        places = layout.places()
+        if attached := self._extras.attachments:
+            self._report(Stage("attaching", sum(one.blob.size for one in attached)))
+        for one in attached:
+            writer = Writer(self._file.fd, lambda count: self._report(Moved(count)))
+            with one.open() as reader:
+                hashes = pour(reader, one.blob.size, writer.appending(places[one.path]), where=one.name)
+            check(one.blob, hashes, one.name)
+            writer.drain()
         for piece in layout.pieces:
             if isinstance(piece.content, bytes):
                 self._file.writer.write_at(memoryview(piece.content), piece.offset)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 import stat
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from modelpack.documents.contents import Contents, read_contents
 from modelpack.documents.expects import FILE_NAME, NOTHING, Expects, absent
+from modelpack.documents.extras import ATTACHMENT, FOLDER, NONE, SCRIPT, Attachment, Extras, path_of
 from modelpack.documents.model import Model, blobs_of
 from modelpack.documents.oci import blob_path
-from modelpack.errors import Corrupt, NotFound
+from modelpack.documents.sums import sums_say
+from modelpack.errors import Corrupt, NotFound, Refused
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.disk import Folder
 from modelpack.hands.kept import keyed
 from modelpack.hands.scratch import workshop
 from modelpack.stores import Placed, Session
-from modelpack.stores.folder_session import Writing, refuse_taken
+from modelpack.stores.folder_session import SIGNATURE, UNFINISHED, Writing, grown, refuse_taken
 from modelpack.words.blob import Blob
 from modelpack.words.digest import Digest
 from modelpack.words.report import Report, silent
@@ -29,7 +31,8 @@ class FolderBundle:
 
     It may be missing or empty: the first session makes it. With *expect*, a bundle of any other fingerprint
     is Refused before anything of it is parsed; with *replace*, a name is given to another model. Blobs that
-    it *expects* at the target are not added; those that come later are expected no more.
+    it *expects* at the target are not added; those that come later are expected no more. Of *extras* the
+    script takes the place of the one that is there; attachments come beside those that are there.
     """
 
     def __init__(
@@ -39,11 +42,13 @@ class FolderBundle:
         expect: Digest | None = None,
         replace: bool = False,
         expects: Expects = NOTHING,
+        extras: Extras = NONE,
     ) -> None:
         self.path = path
         self._expect = expect
         self.replace = replace
         self._leaves = expects
+        self._extras = extras
 
     # --- source
 
@@ -70,12 +75,14 @@ class FolderBundle:
             return _read(root, path, most)
 
     def files(self) -> dict[str, int]:
-        """What lies at the top and among the blobs, with its bytes; directories are left out."""
+        """What lies at the top, among the blobs and the attachments, with its bytes; no directories."""
         found: dict[str, int] = {}
         with contextlib.ExitStack() as stack:
             folders = [("", stack.enter_context(Folder.at(self.path)))]
             with contextlib.suppress(NotFound):
                 folders.append(("blobs/sha256/", stack.enter_context(_blobs(self.path))))
+            with contextlib.suppress(NotFound):
+                folders.append((path_of(""), stack.enter_context(folders[0][1].folder(FOLDER))))
             for prefix, folder in folders:
                 for name in folder.names():
                     about = folder.stat(name)
@@ -111,6 +118,27 @@ class FolderBundle:
                 blobs.open_file(blob.digest.hex), offset, size - offset, blobs.path / blob.digest.hex
             )
 
+    def attachments(self) -> tuple[Attachment, ...]:
+        """The files that were attached, as SHA256SUMS lists them, as far as they are there."""
+        return self.attachments_in(self.contents)
+
+    def attachments_in(self, contents: Contents) -> tuple[Attachment, ...]:
+        """As `attachments`, where the documents say *contents*."""
+        files = self.files() if contents.attachments else {}
+        return tuple(
+            Attachment(name, Blob(files[path], ATTACHMENT, digest), partial(self.open_attachment, name))
+            for name, digest in contents.attachments
+            if (path := path_of(name)) in files
+        )
+
+    def open_attachment(self, name: str) -> FileReader:
+        """The bytes of the attachment *name*; nobody has checked them. NotFound, Refused."""
+        with Folder.at(self.path) as root, root.folder(FOLDER) as folder:
+            size = folder.file_size(name)
+            if size is None:
+                raise NotFound(f"{path_of(name)} is missing", where=self.path)
+            return FileReader(folder.open_file(name), 0, size, folder.path / name)
+
     # --- target
 
     def takes_unread(self, models: Sequence[Model]) -> bool:
@@ -133,12 +161,25 @@ class FolderBundle:
     def missing(self, models: Sequence[Model]) -> Sequence[Blob]:
         """Blobs that are not here with their size, nor expected at the target.
 
-        Taken where a name stands for another model.
+        Taken where a name stands for another model, or an attachment; Refused where the bundle is signed.
         """
         there = self._there()
-        if not self.replace and there is not None:
-            refuse_taken(there, models, self.path)
+        if there is not None:
+            if not self.replace:
+                refuse_taken(there, models, self.path)
+            self._refuse_signed(models)
+            grown(self, there, self._extras)
         return [blob for blob in self._away(models) if blob not in self._leaves]
+
+    def _refuse_signed(self, models: Sequence[Model]) -> None:
+        with Folder.at(self.path) as root:
+            signed = root.stat(SIGNATURE) is not None
+        if signed and not all(self.placed(model) for model in models):
+            raise Refused(
+                "is signed: whatever is added would not be covered by its signature",
+                where=self.path,
+                advice=f"Pack into a new folder; or remove {SIGNATURE}, and sign it again afterwards.",
+            )
 
     def _away(self, models: Sequence[Model]) -> Sequence[Blob]:
         try:
@@ -154,13 +195,14 @@ class FolderBundle:
     def placed(self, model: Model) -> Placed | None:
         """*model*, where the bundle has this document under this name and all its blobs (by size).
 
-        A blob that is to be expected at the target may be away where the bundle says so already.
+        A blob that is to be expected at the target may be away where the bundle says so already. Extras are
+        there, too, by their sums.
         """
         there = self._there()
         with contextlib.suppress(NotFound), Folder.at(self.path) as root:
-            if root.stat("SHA256SUMS.new") is not None:  # a killed run: write the documents again
+            if any(root.stat(name) is not None for name in UNFINISHED):
                 return None
-        if there is None:
+        if there is None or self._new_extras(there):
             return None
         for one in there.models:
             if one.name.folded == model.name.folded and one.document.raw == model.document.raw:
@@ -169,17 +211,29 @@ class FolderBundle:
                 return Placed(one.name, one.document.id, True, "folder")
         return None
 
+    def _new_extras(self, there: Contents) -> bool:
+        """Whether something of the extras is not there yet."""
+        script, sums = self._extras.script, there.sums or {}
+        if script is not None and sums_say(sums, SCRIPT) != Digest.of(script):
+            return True
+        if script is not None and self.files().get(SCRIPT) != len(script):
+            return True
+        known = {(one.name, one.blob.digest, one.blob.size) for one in self.attachments_in(there)}
+        return any(
+            (one.name, one.blob.digest, one.blob.size) not in known for one in self._extras.attachments
+        )
+
     @contextlib.contextmanager
     def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:
         """Write: blobs by rename; then its documents, under the folder's lock, index.json late."""
-        todo = keyed(self.missing(models))
+        todo = keyed([*self.missing(models), *(one.blob for one in self._extras.attachments)])
         with contextlib.ExitStack() as stack:
             root = stack.enter_context(Folder.at(self.path, create=True))
             scratch = stack.enter_context(workshop(root, todo, mode=0o666))
             blobs = stack.enter_context(root.folder("blobs", create=True))
             blobs = stack.enter_context(blobs.folder("sha256", create=True))
             try:
-                yield Writing(self, root, blobs, scratch, models, self._leaves, report)
+                yield Writing(self, root, blobs, scratch, models, self._leaves, self._extras, report)
             finally:
                 self.__dict__.pop("contents", None)
 

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelpack.documents.contents import Contents
 from modelpack.documents.expects import FILE_NAME, NOTHING, Expects
+from modelpack.documents.extras import ATTACHMENT, FOLDER, README, SCRIPT, Attachment, Extras, path_of
 from modelpack.documents.model import Model, blobs_of
 from modelpack.documents.oci import Member, bundle
-from modelpack.errors import ModelpackError, NotFound, Taken
+from modelpack.documents.sums import sums_say
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Taken
 from modelpack.hands.disk import Folder
 from modelpack.hands.hashing import check, pour
 from modelpack.hands.kept import Opened, key_of, pour_on
 from modelpack.hands.scratch import NewFile, Scratch
 from modelpack.stores import Placed
-from modelpack.words.blob import Blob
+from modelpack.words.blob import SMALL, Blob
+from modelpack.words.digest import Digest
+from modelpack.words.filename import folded
 from modelpack.words.reader import Reader
-from modelpack.words.report import Moved, Report
+from modelpack.words.report import Moved, Report, Stage
 
 if TYPE_CHECKING:
     from modelpack.stores.folder import FolderBundle
+
+SIGNATURE = "SHA256SUMS.sig"
+"""What a signed bundle has beside its sums."""
+_LATE = (README, SCRIPT)
+UNFINISHED = ("SHA256SUMS.new", *(f"{path}.new" for path in _LATE))
+"""What a killed run leaves: the documents are to be written again."""
 
 
 class Writing:
@@ -36,11 +47,12 @@ class Writing:
         scratch: Scratch,
         models: Sequence[Model],
         expects: Expects,
+        extras: Extras,
         report: Report,
     ) -> None:
         self._store, self._root, self._blobs = store, root, blobs
         self._scratch, self._models, self._report = scratch, models, report
-        self._expects = expects
+        self._expects, self._extras = expects, extras
         self._known: dict[object, Blob] = {}
         self._committed: list[Model] = []
 
@@ -117,12 +129,16 @@ class Writing:
         after = [one.settled(come) for one in named.values()]
         away = [blob for blob in blobs_of(after) if not self._has(blob)]
         expects = Expects.of([*self._expects.blobs, *delta.blobs]).only(away)
-        new = bundle(after, there.index.foreign if there else (), expects)
+        extras = grown(self._store, there, self._extras)
+        new = bundle(after, there.index.foreign if there else (), expects, extras)
+        self._attach(there)
         for member in new.members:
             if isinstance(member.content, bytes) and member.path.startswith("blobs/"):
                 self._file(member, self._blobs, member.path.rpartition("/")[2])
-        for path in ("oci-layout", "README.txt"):
-            self._file(Member(path, new.document(path)), self._root, path)
+        self._file(Member("oci-layout", new.document("oci-layout")), self._root, "oci-layout")
+        late = [README] if extras.script is None else [README, SCRIPT]
+        for path in late:
+            self._file(Member(path, new.document(path)), self._root, f"{path}.new", unless=path)
         sums = Member("SHA256SUMS", new.document("SHA256SUMS"))
         self._file(sums, self._root, "SHA256SUMS.new", anew=True)
         if expects:
@@ -134,6 +150,9 @@ class Writing:
             self._root.remove(FILE_NAME)
             self._root.remove(f"{FILE_NAME}.new")  # of a run that was killed
         self._root.rename("SHA256SUMS.new", self._root, "SHA256SUMS")
+        for path in late:  # until then those that the sums mean are there as .new
+            if self._root.stat(f"{path}.new") is not None:
+                self._root.rename(f"{path}.new", self._root, path)
         self._root.sync()
         if there is not None and not there.index.foreign:  # what those need, nobody here knows
             needed = {member.path for member in new.members}
@@ -142,12 +161,42 @@ class Writing:
                     with contextlib.suppress(ModelpackError):
                         self._blobs.remove(member.path.rpartition("/")[2])
 
-    def _file(self, member: Member, folder: Folder, name: str, *, anew: bool = False) -> None:
+    def _attach(self, there: Contents | None) -> None:
+        """Write the new attachments; those that are listed with the same digest and size stay."""
+        known = {one.name: one.blob for one in self._store.attachments_in(there)} if there else {}
+        new = [
+            one
+            for one in self._extras.attachments
+            if one.name not in known
+            or (known[one.name].digest, known[one.name].size) != (one.blob.digest, one.blob.size)
+        ]
+        if not new:
+            return
+        self._report(Stage("attaching", sum(one.blob.size for one in new)))
+        with self._root.folder(FOLDER, create=True) as folder:
+            for one in new:
+                for other in known:
+                    if other != one.name and folded(other) == folded(one.name):
+                        folder.remove(other)
+                with self._scratch.new(one.blob.size) as file, one.open() as reader:
+                    file.writer.moved = lambda count: self._report(Moved(count))
+                    hashes = pour(reader, one.blob.size, file.writer.appending(), where=one.name)
+                    check(one.blob, hashes, one.name)
+                    file.appear(folder, one.name)
+            self._root.sync()
+
+    def _file(
+        self, member: Member, folder: Folder, name: str, *, anew: bool = False, unless: str = ""
+    ) -> None:
+        """Write *member* as *name* into *folder*, where it is not there so, nor as *unless*."""
         content = member.content
         if not isinstance(content, bytes):
             raise TypeError("a document is bytes")
-        same = not anew and folder.file_size(name) == len(content)
-        if same and folder.read(name, len(content)) == content:
+        there = unless or name
+        same = not anew and folder.file_size(there) == len(content)
+        if same and folder.read(there, len(content)) == content:
+            if unless:
+                folder.remove(name)  # of a run that was killed
             return
         with self._scratch.new(len(content)) as file:
             file.writer.write_at(memoryview(content), 0)
@@ -169,3 +218,41 @@ def refuse_taken(there: Contents, models: Sequence[Model], where: Path) -> None:
                 where=where,
                 advice="Use --replace to give the name to the new one, or --name for another name.",
             )
+
+
+def grown(store: FolderBundle, there: Contents | None, extras: Extras) -> Extras:
+    """What travels along once *extras* have come to what is *there*: its script stays where they have none.
+
+    Raises Taken where an attachment's name stands for another file, and *store* replaces nothing; Corrupt
+    where a script is to stay that is damaged.
+    """
+    if there is None:
+        return extras
+    script = extras.script
+    digest = sums_say(there.sums or {}, SCRIPT)
+    if script is None and digest is not None:
+        try:
+            script = store.read(SCRIPT, SMALL)
+        except NotFound:  # on its way here something took it out
+            script = None
+        if script is not None and Digest.of(script) != digest:
+            raise Corrupt(
+                f"{SCRIPT} is damaged", where=store.path, advice="Pack with a script, or repair it."
+            )
+    # What is listed and missing stays listed: growing makes nothing whole.
+    found = {one.name: one for one in store.attachments_in(there)}
+    kept = {
+        folded(name): found.get(name)
+        or Attachment(name, Blob(0, ATTACHMENT, digest), partial(store.open_attachment, name))
+        for name, digest in there.attachments
+    }
+    for one in extras.attachments:
+        old = kept.get(folded(one.name))
+        if old is not None and old.blob.digest != one.blob.digest and not store.replace:
+            raise Taken(
+                f"{path_of(old.name)} stands there for another file",
+                where=store.path,
+                advice="Use --replace to put the new one in its place, or give the file another name.",
+            )
+        kept[folded(one.name)] = one
+    return Extras(script, tuple(kept.values()))

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 
 from modelpack.documents.contents import Contents, read_contents
 from modelpack.documents.expects import FILE_NAME, NOTHING, Expects, absent
-from modelpack.documents.layout import BLOCK, END, Layout, tar_layout
+from modelpack.documents.extras import ATTACHMENT, NONE, STRIPPED, Attachment, Extras, path_of
+from modelpack.documents.layout import BLOCK, END, tar_layout
 from modelpack.documents.model import Model, blobs_of
 from modelpack.documents.oci import ALL_DOCUMENTS, blob_path, bundle
 from modelpack.documents.tarheader import Header, Members
-from modelpack.errors import Corrupt, Local, NotFound, Unsupported, from_os
-from modelpack.hands.hashing import check, pour
-from modelpack.stores import Placed, Session
+from modelpack.errors import Corrupt, NotFound, Unsupported
+from modelpack.stores import Session
+from modelpack.stores.pipe_session import Piping, ToPipe
 from modelpack.words.blob import MIB, SMALL, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.reader import BytesReader, Reader, fill, read_exactly
-from modelpack.words.report import Moved, Report, silent
+from modelpack.words.report import Report, silent
 
 _FIRST = "Pack it anew, or save it to a file and load that."
 
@@ -35,6 +34,8 @@ class PipeSource:
         self._kept: dict[str, bytes] = {}
         self._next: Header | None = None
         self._begun = self._ended = False
+        self.attaches: Callable[[Attachment], None] | None = None
+        """Is called with each attachment as it passes by; that can be opened once, then and there."""
 
     @cached_property
     def contents(self) -> Contents:
@@ -54,6 +55,12 @@ class PipeSource:
     def models(self) -> Sequence[Model]:
         """The models of the bundle, in the order of its index."""
         return self.contents.models
+
+    def read(self, path: str, most: int) -> bytes:
+        """The document at *path*, before the first blob has passed; NotFound, or Corrupt where it has more
+        than *most* bytes.
+        """
+        return self._document(path, most)
 
     def open(self, blob: Blob, offset: int = 0) -> AbstractContextManager[Reader]:
         """Only what was kept can be opened; the rest comes by `passing`."""
@@ -78,6 +85,8 @@ class PipeSource:
         for path, raw in list(self._kept.items()):
             if promised.pop(path, None) is not None and path in asked:
                 yield asked[path], BytesReader(raw)
+        for path in self._attached.keys() & self._kept.keys():  # from a tar that another tool wrote
+            self._pass_on(path, len(self._kept[path]), BytesReader(self._kept[path]))
         while (header := self._advance()) is not None:
             self._next = None
             blob = promised.pop(header.path, None)
@@ -86,6 +95,8 @@ class PipeSource:
             body = _Bounded(self._stream, header.size, self._where)
             if header.path in asked:
                 yield asked[header.path], body
+            elif header.path in self._attached:
+                self._pass_on(header.path, header.size, body)
             body.skip()
             _read(self._stream, -header.size % BLOCK, self._where)
         if promised:
@@ -95,13 +106,23 @@ class PipeSource:
                 advice="The bundle is cut, or its writer failed.",
             )
 
+    @cached_property
+    def _attached(self) -> dict[str, tuple[str, Digest]]:
+        return {path_of(name): (name, digest) for name, digest in self.contents.attachments}
+
+    def _pass_on(self, path: str, size: int, body: Reader) -> None:
+        if self.attaches is not None:
+            name, digest = self._attached[path]
+            blob = Blob(size, ATTACHMENT, digest)
+            self.attaches(Attachment(name, blob, lambda: contextlib.nullcontext(body)))
+
     def _document(self, path: str, most: int) -> bytes:
         while path not in self._kept:
             header = self._advance()
             if header is None:
                 raise NotFound(f"{path} is missing: not a bundle, or not all of it", where=self._where)
-            optional = path.startswith(("SHA256SUMS", FILE_NAME)) and "index.json" in self._kept
-            if optional and header.path.startswith("blobs/"):
+            optional = path.startswith(("SHA256SUMS", FILE_NAME, *STRIPPED)) and "index.json" in self._kept
+            if optional and header.path.startswith(("blobs/", path_of(""))):
                 raise NotFound(f"{path} is missing", where=self._where)
             if header.path == path and header.size > SMALL:
                 raise Corrupt(f"{path} has {header.size} bytes; no real one has", where=self._where)
@@ -179,13 +200,22 @@ def _read(stream: Reader, size: int, where: object, *, begun: bool = True) -> by
 
 
 class PipeTarget:
-    """A bundle written to the pipe *fd*. Blobs must be hashed before, and come in order.
+    """A bundle written to the pipe *out*. Blobs must be hashed before, and come in order.
 
-    Those that it *expects* at the target do not come.
+    *out* is a descriptor, or what takes each piece as it comes, all of it or an error. Blobs that it
+    *expects* at the target do not come; *extras* do.
     """
 
-    def __init__(self, fd: int, where: object = "standard output", *, expects: Expects = NOTHING) -> None:
-        self._fd, self._where, self._leaves = fd, where, expects
+    def __init__(
+        self,
+        out: int | Callable[[memoryview], None],
+        where: object = "standard output",
+        *,
+        expects: Expects = NOTHING,
+        extras: Extras = NONE,
+    ) -> None:
+        self._out: Callable[[memoryview], None] = ToPipe(out, where) if isinstance(out, int) else out
+        self._where, self._leaves, self._extras = where, expects, extras
         self._index = b""
 
     @property
@@ -212,65 +242,7 @@ class PipeTarget:
     @contextlib.contextmanager
     def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:
         """Write documents, then blobs as they are put; the end comes with the last commit."""
-        contents = bundle(models, expects=self._leaves)
+        contents = bundle(models, expects=self._leaves, extras=self._extras)
         self._index = contents.index
-        yield _Piping(self._fd, self._where, models, tar_layout(contents), self._leaves, report)
-
-
-class _Piping:
-    def __init__(
-        self,
-        fd: int,
-        where: object,
-        models: Sequence[Model],
-        layout: Layout,
-        expects: Expects,
-        report: Report,
-    ) -> None:
-        self._fd, self._where, self._models, self._report = fd, where, models, report
-        self._expects = expects
-        self._pieces = deque(piece.content for piece in layout.pieces)
-        self._put: set[object] = set()
-        self._committed = 0
-        self._broken = False
-
-    def put(self, blob: Blob, data: Reader) -> Blob:
-        self._until_blob()
-        content = self._pieces[0] if self._pieces else None
-        if self._broken or not isinstance(content, Blob) or content.id != blob.id:
-            raise Unsupported(
-                f"{blob} cannot come now: a pipe takes each blob once, in its turn",
-                where=self._where,
-                advice="Use a file.",
-            )
-        self._broken = True  # unless all of it comes: what has gone into a pipe cannot be taken back
-        known = check(blob, pour(data, blob.size, self._write, blake3=True, where=self._where))
-        self._broken = False
-        self._pieces.popleft()
-        self._put.add(blob.id)
-        return known
-
-    def commit(self, model: Model) -> Placed:
-        for blob in model.blobs:
-            if blob.id not in self._put and blob not in self._expects:
-                raise NotFound(f"the {blob.kind} blob {blob} was not put", where=self._where)
-        self._committed += 1
-        if self._committed == len(self._models):
-            self._until_blob()
-        return Placed(model.name, model.document.id, True, "pipe")
-
-    def _until_blob(self) -> None:
-        while self._pieces and isinstance(content := self._pieces[0], bytes):
-            self._write(memoryview(content))
-            self._pieces.popleft()
-
-    def _write(self, data: memoryview) -> None:
-        left = data
-        while left:
-            try:
-                left = left[os.write(self._fd, left[:MIB]) :]
-            except BrokenPipeError as error:
-                raise Local("the reader of the pipe went away", where=self._where) from error
-            except OSError as error:
-                raise from_os(error, self._where) from error
-        self._report(Moved(len(data)))
+        layout = tar_layout(contents)
+        yield Piping(self._out, self._where, models, layout, self._leaves, self._extras, report)

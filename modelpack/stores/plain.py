@@ -2,7 +2,8 @@
 
 A folder for each model, or just one model right in DIR: its GGUFs under their own names, `LICENSE`,
 `Modelfile`, and `documents/` with the model's document verbatim, the blobs that have no names, and model.json
-(see `plain_record`), which says which file is which blob and is written last.
+(see `plain_record`), which says which file is which blob and is written last. DIR/attachments/ is for what
+was attached to the bundle: no model has a part there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from modelpack.documents.extras import FOLDER as ATTACHMENTS
 from modelpack.documents.model import Model, blobs_of
 from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unsupported
 from modelpack.hands.bytes import FileReader
@@ -218,7 +220,7 @@ class PlainFolder:
         there = self._there(root) if root is not None else {}
         known = {record.model.name.folded: name for name, record in reversed(there.items())}
         alone = "" in there or not (self._several or there)
-        paths = Paths(SCRATCH, *OTHERS, *there)
+        paths = Paths(SCRATCH, ATTACHMENTS, *OTHERS, *there)
         homes = []
         for model in models:
             name = known.get(model.name.folded)

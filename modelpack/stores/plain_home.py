@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 
+from modelpack.documents.extras import FOLDER as ATTACHMENTS
 from modelpack.documents.model import Model
 from modelpack.documents.modelfile_grammar import LIMIT
 from modelpack.errors import Corrupt, NotFound, Refused, Taken
@@ -233,6 +234,7 @@ class Home:
         """What lies there that is none of the files to come nor what is *left*, nor the systems' own."""
         known = {path.partition("/")[0] for path in (*self.layout.files, *left)} | {FOLDER, SCRATCH}
         known |= {MODELFILE} if self.wants_modelfile else set()
+        known |= set() if self.name else {ATTACHMENTS}
         found = [name for name in folder.names() if name not in known and not systems_own(name)]
         with contextlib.suppress(NotFound), folder.folder(FOLDER) as documents:
             found += [f"{FOLDER}/{name}" for name in documents.names() if not OURS.fullmatch(name)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from modelpack.documents.config import Remark
+from modelpack.documents.extras import Attachment
 from modelpack.documents.gojson import parse_object
 from modelpack.documents.image import Image
 from modelpack.documents.model import Model, base_of, by_base
@@ -16,8 +17,10 @@ from modelpack.stores import OneWay, Scans, Source
 from modelpack.stores.files import LooseFiles, LooseGguf
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.models_dir_scan import Stray
+from modelpack.stores.pipe import PipeSource
 from modelpack.stores.wrappers import Joined
 from modelpack.verbs import locate
+from modelpack.verbs.attach import attachments_of
 from modelpack.verbs.installed import Installed
 from modelpack.verbs.registries import HTTPS, Access, is_registry, one_secret, only_registries
 from modelpack.words.blob import MODEL, TENSOR, TEXTS
@@ -33,7 +36,8 @@ class Gathered:
     """The source of *models*, and what whoever packs them should know.
 
     `found` are models directories in which a name was found; `left_out` are models of a whole directory or
-    server that cannot be had, and why.
+    server that cannot be had, and why. `attached` travels along with the bundles among the sources, each with
+    what its bundle is called.
     """
 
     source: Source
@@ -42,6 +46,7 @@ class Gathered:
     notes: list[str] = field(default_factory=list)
     found: list[tuple[Name, str]] = field(default_factory=list)
     left_out: list[tuple[str, ModelpackError]] = field(default_factory=list)
+    attached: list[tuple[Attachment, str]] = field(default_factory=list)
 
 
 def gather(
@@ -66,6 +71,7 @@ def gather(
     locate.only_servers(texts, calling)
     parts: list[tuple[Source, list[Model]]] = []
     result = Gathered(Joined(()), [])
+    seen: set[str] = set()  # two models of one bundle may be named, BUNDLE#NAME each
     servers: dict[str, Source] = {}  # each is asked once whether it comes
     for text in texts:
         place = locate.Located.parse(text, look)
@@ -93,6 +99,10 @@ def gather(
         if isinstance(store, LooseFiles | LooseGguf):
             result.remarks += [(store.model.name, remark) for remark in sorted(store.remarks)]
             result.notes += store.notes
+        result.attached += [(one, place.text) for one in attachments_of(store) if place.text not in seen]
+        seen.add(place.text)
+        if isinstance(store, PipeSource) and store.contents.attachments:
+            result.notes.append("What was attached to the bundle stays out: a pipe brings it too late.")
         parts.append((store, chosen))
     if name is not None:
         if sum(len(models) for _, models in parts) > 1:

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelpack.documents.model import Model, by_base
@@ -20,6 +21,7 @@ from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.pipe import PipeSource
 from modelpack.stores.plain import PlainFolder
+from modelpack.stores.volumes import VolumeSet
 from modelpack.verbs.installed import Installed
 from modelpack.verbs.marks import Loose, store_in, store_of
 from modelpack.verbs.registries import HTTPS, Access, is_registry, only_registries, registry_source
@@ -94,6 +96,7 @@ def source(
     anew: bool = False,
     access: Access = HTTPS,
     calling: Calling | None = None,
+    also: Sequence[Path] = (),
     report: Report = silent,
 ) -> Source:
     """The store that *text* names: a bundle (file, folder, `-` for a pipe), a models directory, loose files,
@@ -112,14 +115,15 @@ def source(
         found = server_source(text, calling)
     else:
         only_registries(text, access)
-        found = _source(text, expect, Loose(look or Installed.here(), quantize, anew, report))
+        loose = Loose(look or Installed.here(), quantize, anew, report, tuple(also))
+        found = _source(text, expect, loose)
     if quantize is not None and not isinstance(found, LooseFiles | LooseGguf):
         raise Usage(
             "--quantize is for GGUFs and safetensors that are not installed yet",
             where=text,
             advice="In Ollama: `ollama create NEW -f Modelfile --quantize …`, and pack that.",
         )
-    if expect is not None and not isinstance(found, Archive | FolderBundle | PipeSource):
+    if expect is not None and not isinstance(found, Archive | FolderBundle | PipeSource | VolumeSet):
         raise Usage("has no fingerprint to expect: it is not a bundle", where=text)
     return found
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from modelpack.documents.gguf import read_gguf
 from modelpack.documents.modelfile import looks_like_modelfile
+from modelpack.documents.volumes import set_of, stem_of
 from modelpack.errors import Corrupt, ModelpackError, NotFound, Unsupported, Usage
 from modelpack.hands.bytes import FileReader
 from modelpack.hands.hashing import blamed
@@ -21,6 +22,7 @@ from modelpack.stores.files_snapshot import snapshot_name, snapshot_of
 from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.plain import DOCUMENTS, MODELFILE, PlainFolder
+from modelpack.stores.volumes import VolumeSet
 from modelpack.verbs.installed import Installed
 from modelpack.words.digest import Digest
 from modelpack.words.name import Name
@@ -42,6 +44,8 @@ class Loose:
     quantize: str | None = None
     anew: bool = False
     report: Report = silent
+    also: tuple[Path, ...] = ()
+    """Other folders with volumes of the same set."""
 
     def modelfile(self, path: Path, name: Name | None = None) -> Source:
         """What the Modelfile at *path* says, called *name*, else after its folder or its own name."""
@@ -98,6 +102,10 @@ def store_in(path: Path, expect: Digest | None, loose: Loose) -> Source:
     marks: list[tuple[str, Callable[[], Source]]] = []
     if names & {"oci-layout", "index.json"}:
         marks.append(("oci-layout: a bundle", lambda: FolderBundle(path, expect=expect)))
+    if any(stem_of(name) is not None for name in names):
+        marks.append(
+            ("*.volumes.json: a set of volumes", lambda: VolumeSet([path, *loose.also], expect=expect))
+        )
     if {"manifests", "blobs"} <= names:
         marks.append(("manifests/ and blobs/: a models directory", lambda: ModelsDir(path)))
     # Not Path.is_file: it raises where a folder may not be looked into, as lost+found.
@@ -105,6 +113,8 @@ def store_in(path: Path, expect: Digest | None, loose: Loose) -> Source:
         marks.append((f"{DOCUMENTS}: an unpacked model", lambda: loose.unpacked(path)))
     elif MODELFILE in names:
         marks.append((f"{MODELFILE}: a model's files", lambda: loose.modelfile(path / MODELFILE)))
+    if not marks and (loose.also or any(set_of(name) is not None for name in names)):
+        return VolumeSet([path, *loose.also], expect=expect)  # its descriptor lies elsewhere, or is missing
     if len(marks) > 1:
         listed = "; ".join(mark for mark, _ in marks)
         raise Usage(f"is several things at once: {listed}", where=path, advice="Move one of them away.")
@@ -122,7 +132,9 @@ def store_in(path: Path, expect: Digest | None, loose: Loose) -> Source:
 
 
 def store_of(path: Path, expect: Digest | None, loose: Loose) -> Source:
-    """The store that the file at *path* is: an archive, a GGUF or a Modelfile."""
+    """The store that the file at *path* is: a set's volume, an archive, a GGUF or a Modelfile."""
+    if (stem := set_of(path.name)) is not None:  # the first volume looks like a tar
+        return VolumeSet([path.parent, *loose.also], stem=stem, expect=expect)
     with FileReader.at(path) as reader:
         head = bytearray(512)
         count = fill(reader, memoryview(head))

@@ -9,12 +9,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from modelpack.documents.contents import Contents
-from modelpack.documents.layout import tar_layout
+from modelpack.documents.extras import STRIPPED, Attachment, is_attached, path_of
+from modelpack.documents.layout import BLOCK, Layout, tar_layout
 from modelpack.documents.model import Model, blobs_of
-from modelpack.documents.oci import blob_path, bundle
+from modelpack.documents.oci import blob_path
+from modelpack.documents.tarwalk import walk
 from modelpack.errors import Corrupt, ModelpackError, NotFound, Unsupported
 from modelpack.hands import system
-from modelpack.hands.bytes import FileReader
+from modelpack.hands.bytes import FileReader, read_at
 from modelpack.hands.crew import Gone, in_parallel
 from modelpack.hands.disk import Folder, open_path
 from modelpack.hands.hashing import check, pour
@@ -22,9 +24,10 @@ from modelpack.hands.kept import Opened
 from modelpack.hands.scratch import NewFile, Scratch
 from modelpack.hands.writeback import Writer
 from modelpack.stores import Reader
-from modelpack.stores.archive import Archive, walk
+from modelpack.stores.archive import Archive, members_of
 from modelpack.verbs.plans import HANDS, users_of
-from modelpack.verbs.repair_rescue import made_of, rescued
+from modelpack.verbs.repair_along import Along
+from modelpack.verbs.repair_rescue import is_there, rescued
 from modelpack.verbs.repair_spares import Mended, Repaired, Spare, Spares, Write
 from modelpack.verbs.verdict import Verdict, check_blobs
 from modelpack.words.blob import Blob
@@ -41,23 +44,34 @@ def repair_archive(store: Archive, spares: Sequence[Spare], report: Report) -> R
     path = store.path.resolve()  # where a link leads: the link stays
     own = _Torn(path)
     contents, summed = rescued(own.read, store.path, spares)
-    own.settle(contents)
-    documents = made_of(contents)
+    along = Along(own, contents, spares)
+    own.settle(contents, tar_layout(along.bundle()))
+    along.seek(report)
     verdict = Verdict()
     check_blobs(own, contents.models, verdict, False, report, contents.expects)
-    verdict.problems += own.faults(documents or {}, summed)
-    done = Repaired(contents.fingerprint)
+    odd = own.faults(along.documents(), summed)
+    verdict.problems += [*(problem for _, problem in odd), *along.bad.values()]
+    done = Repaired(contents.fingerprint, left=along.left)
     if verdict.good:
         return done
-    if documents is None:
+    if not along.ours:
         raise Unsupported(
             "is damaged, and another tool wrote its index: its fingerprint could not be kept",
             where=store.path,
             advice="Unpack it with tar, and repair the folder.",
         )
+    if unknown := along.unknown():
+        raise Unsupported(
+            f"is damaged, and holds what this modelpack does not know ({unknown[0]}): that would be lost",
+            where=store.path,
+            advice="A newer modelpack may know it. Or unpack it with tar, and repair the folder.",
+        )
+    if along.left:
+        done.leave(verdict.problems, (), {id(one): along.left[0] for one in verdict.problems})
+        return done
     bad = {blob.digest: error for blob, error in verdict.bad}
     every = Spares([Spare(str(store.path), own, wrong=bad.keys(), report=report), *spares])
-    failed, came, aside = _write_anew(path, contents, bad, every, report)
+    failed, came, aside = _write_anew(path, along, contents, bad, every, report)
     if failed:
         done.leave(verdict.problems, (), {id(bad[one]): why for one, why in failed.items() if one in bad})
         done.left += [why for one, why in failed.items() if one not in bad and why not in done.left]
@@ -65,7 +79,13 @@ def repair_archive(store: Archive, spares: Sequence[Spare], report: Report) -> R
     for blob, _ in verdict.bad:
         users = users_of(contents.models, blob)
         done.mended.append(Mended("blob", str(blob), blob.size, came[blob.digest], aside, users))
-    blamed = {id(error) for error in bad.values()}
+    for one in along.attached:
+        if one.path in along.bad:
+            done.mended.append(Mended("attachment", one.path, one.blob.size, along.came[one.path], aside))
+    for where, problem in odd:
+        place = along.came.get(where, "its own documents")
+        done.mended.append(Mended("archive", problem.what, 0, place, aside))
+    blamed = {id(one) for one in (*bad.values(), *along.bad.values(), *(problem for _, problem in odd))}
     for problem in verdict.problems:
         if id(problem) not in blamed:
             done.mended.append(Mended("archive", problem.what, 0, "its own documents", aside))
@@ -75,11 +95,16 @@ def repair_archive(store: Archive, spares: Sequence[Spare], report: Report) -> R
 
 
 def _write_anew(
-    path: Path, contents: Contents, bad: Collection[Digest | None], spares: Spares, report: Report
+    path: Path,
+    along: Along,
+    contents: Contents,
+    bad: Collection[Digest | None],
+    spares: Spares,
+    report: Report,
 ) -> tuple[dict[Digest | None, ModelpackError], dict[Digest | None, str], str]:
     """Write the archive anew; blobs that no source has, where each came from, and where the old one is."""
-    layout = tar_layout(bundle(contents.models, contents.index.foreign, contents.delta))
-    offsets = layout.offsets()
+    layout = tar_layout(along.bundle())
+    offsets, places = layout.offsets(), layout.places()
     failed: dict[Digest | None, ModelpackError] = {}
     came: dict[Digest | None, str] = {}
     with Folder.at(path.parent) as folder:
@@ -102,6 +127,11 @@ def _write_anew(
                     failed[blob.digest] = outcome
                 elif outcome is not None:
                     came[blob.digest] = outcome
+            for one in along.attached if not failed else ():
+                try:
+                    _attach(one, file, places[one.path], report)
+                except ModelpackError as error:
+                    failed[one.blob.digest] = error
             if failed:
                 return failed, came, ""
             for piece in layout.pieces:
@@ -132,6 +162,10 @@ def _at(file: NewFile, offset: int, blob: Blob, report: Report) -> Write:
     return write
 
 
+def _attach(one: Attachment, file: NewFile, offset: int, report: Report) -> None:
+    _at(file, offset, one.blob, report)(lambda _offset: one.open(), False)
+
+
 class _Torn:
     """An archive some of which may be damaged, as a source of what is not.
 
@@ -146,34 +180,57 @@ class _Torn:
         self._offsets: dict[object, int] = {}
         fd = open_path(path)
         try:
-            for name, place in walk(fd, path):
+            for name, place in members_of(fd, path):
                 self._members[name] = place
         except Corrupt as error:
             self._broken = error
         finally:
             os.close(fd)
 
-    def settle(self, contents: Contents) -> None:
-        """From here on its models are those of *contents*."""
+    def settle(self, contents: Contents, layout: Layout) -> None:
+        """From here on its models are those of *contents*, and *layout* says where its attachments begin."""
         self._models = contents.models
-        if self._broken is not None:
-            layout = tar_layout(bundle(contents.models, contents.index.foreign, contents.delta))
-            self._offsets = layout.offsets()
+        if self._broken is None:
+            return
+        self._offsets = layout.offsets()
+        begin = min(layout.places().values(), default=0) - BLOCK
+        if begin < 0:
+            return
+        fd = open_path(self._path)
+        try:
+            size = os.fstat(fd).st_size - begin
+            for name, (offset, count) in walk(
+                lambda count, offset: read_at(fd, count, begin + offset, self._path), size, self._path
+            ):
+                if is_attached(name):
+                    self._members.setdefault(name, (begin + offset, count))
+        except Corrupt:
+            pass
+        finally:
+            os.close(fd)
 
-    def faults(self, documents: dict[str, bytes], summed: bool) -> list[ModelpackError]:
-        """What is wrong besides its blobs, where *documents* belong there; without sums, but for some."""
+    def faults(self, documents: dict[str, bytes], summed: bool) -> list[tuple[str, ModelpackError]]:
+        """What is wrong with its structure (as that of "") and with *documents*; without sums, with some."""
         if self._broken is not None:
-            return [self._broken]
-        found = Archive(self._path).slack()
+            return [("", self._broken)]
+        found: list[tuple[str, ModelpackError]] = [("", one) for one in Archive(self._path).slack()]
         for path, raw in documents.items():
-            if summed or "/" in path or path == "index.json":
-                try:
-                    same = self.read(path, len(raw)) == raw
-                except (Corrupt, NotFound):
-                    same = False
-                if not same:
-                    found.append(Corrupt(f"{path} is damaged or missing", where=self._path))
+            if path in STRIPPED and path not in self._members:
+                continue  # as `verify` says, no damage: not worth a whole archive
+            if (summed or "/" in path or path == "index.json") and not is_there(self.read, path, raw):
+                found.append((path, Corrupt(f"{path} is damaged or missing", where=self._path)))
         return found
+
+    def files(self) -> dict[str, int]:
+        """As Archive's, as far as it could be followed."""
+        return {path: size for path, (_, size) in self._members.items()}
+
+    def open_attachment(self, name: str) -> FileReader:
+        """As Archive's."""
+        found = self._members.get(path_of(name))
+        if found is None:
+            raise NotFound(f"{path_of(name)} is missing", where=self._path)
+        return FileReader(open_path(self._path), *found, self._path)
 
     def read(self, path: str, most: int) -> bytes:
         """As Archive's."""

@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 
+from modelpack.documents.extras import Attachment
 from modelpack.documents.model import Model
 from modelpack.errors import Local, ModelpackError
 from modelpack.hands import system
@@ -74,6 +75,13 @@ class Bench:
                 with opened(0) as reader:
                     check(blob, pour(reader, blob.size, file.writer.appending(), blake3=both))
             yield file
+
+    def attachment(self, folder: Folder, one: Attachment) -> str:
+        """Write *one*, checked, into *folder* under its name; where the file of that name is kept."""
+        with self._scratch.new(one.blob.size) as file, one.open() as reader:
+            file.writer.moved = lambda count: self._report(Moved(count))
+            check(one.blob, pour(reader, one.blob.size, file.writer.appending()), one.path)
+            return self.appear(file, folder, one.name)
 
     def document(self, folder: Folder, name: str, raw: bytes) -> str:
         """Write *raw* to *name* in *folder*; where the file of that name is kept."""

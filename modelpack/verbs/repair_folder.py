@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
+from modelpack.documents.extras import FOLDER
 from modelpack.errors import Corrupt, ModelpackError, NotFound
 from modelpack.hands.disk import Folder
 from modelpack.stores.folder import FolderBundle
 from modelpack.verbs.locate import choose
+from modelpack.verbs.repair_along import Along
 from modelpack.verbs.repair_bench import bench
-from modelpack.verbs.repair_rescue import made_of, rescued
+from modelpack.verbs.repair_rescue import is_there, rescued
 from modelpack.verbs.repair_spares import Mended, Repaired, Spare, Spares
 from modelpack.verbs.verdict import Verdict, check_blobs
 from modelpack.words.report import Report
@@ -28,27 +30,32 @@ def repair_folder(
         blobs.lock()  # of two repairs, the second looks when the first has done
         contents, summed = rescued(store.read, store.path, spares)
         models = choose(contents.models, names, store.path) if names else contents.models
+        along = Along(store, contents, spares)
+        if not names:
+            along.seek(report)
         verdict = Verdict()
         check_blobs(store, models, verdict, False, report, contents.expects)
-        made = made_of(contents)
-        documents = made or {**contents.documents, "index.json": contents.index.raw}
+        documents = along.documents()
         order = [*sorted(documents.keys() - set(_LAST)), *(path for path in _LAST if path in documents)]
         wrong = [
             path
             for path in order
-            if (summed or "/" in path or path == "index.json") and not _same(store, path, documents[path])
+            if (summed or "/" in path or path == "index.json")
+            and not is_there(store.read, path, documents[path])
         ]
-        done = Repaired(contents.fingerprint)
-        if contents.sums is None and summed and made is None:
+        done = Repaired(contents.fingerprint, left=along.left)
+        if contents.sums is None and summed and not along.ours:
             done.left.append(Corrupt("SHA256SUMS is damaged, and another tool wrote it", where=store.path))
-        if verdict.good and not wrong:
+        if verdict.good and not wrong and not along.bad:
             return done
         wanted = {
             blob.digest.hex: blob
             for blob, error in verdict.bad
             if blob.digest is not None and isinstance(error, Corrupt | NotFound)
         }
-        tools = stack.enter_context(bench(root, list(wanted.values()), report))
+        lost = [one for one in along.attached if one.path in along.bad]
+        room = [*wanted.values(), *(one.blob for one in lost)]
+        tools = stack.enter_context(bench(root, room, report))
         mended: set[int] = set()
         why: dict[int, ModelpackError] = {}
         errors = {blob.digest: error for blob, error in verdict.bad}
@@ -59,6 +66,17 @@ def repair_folder(
                 mended.add(id(errors[blob.digest]))
                 done.mended.append(outcome)
         done.leave(verdict.problems, mended, why)
+        for one in lost:
+            place = along.came[one.path]
+            try:
+                attachments = stack.enter_context(root.folder(FOLDER, create=True))
+                aside = tools.attachment(attachments, one)
+            except ModelpackError as error:
+                problem = along.bad[one.path]
+                problem.advice = f"Not repaired: {place}: {error.what}."
+                done.left.append(problem)
+            else:
+                done.mended.append(Mended("attachment", one.path, one.blob.size, place, aside))
         for path in wrong:
             folder = blobs if "/" in path else root
             try:
@@ -66,13 +84,7 @@ def repair_folder(
             except ModelpackError as error:
                 done.left.append(error)
                 break  # index.json last, or not at all
-            done.mended.append(Mended("document", path, len(documents[path]), "its own digests", aside))
+            place = along.came.get(path, "its own digests")
+            done.mended.append(Mended("document", path, len(documents[path]), place, aside))
         store.__dict__.pop("contents", None)
     return done
-
-
-def _same(store: FolderBundle, path: str, raw: bytes) -> bool:
-    try:
-        return store.read(path, len(raw)) == raw
-    except (Corrupt, NotFound):
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 
@@ -12,6 +13,7 @@ from modelpack.documents.sums import parse_sums, sums_say
 from modelpack.errors import Corrupt, ModelpackError, NotFound
 from modelpack.stores.archive import Archive
 from modelpack.stores.folder import FolderBundle
+from modelpack.stores.volumes import VolumeSet
 from modelpack.verbs.repair_spares import Spare
 from modelpack.words.digest import Digest
 
@@ -21,7 +23,7 @@ _SUMS = "SHA256SUMS"
 def rescued(read: Read, where: object, spares: Sequence[Spare]) -> tuple[Contents, bool]:
     """What the bundle says whose files *read* gives, as far as its own digests vouch for it.
 
-    And whether a SHA256SUMS belongs to it: that one is put together anew. Raises Corrupt, with what is wrong,
+    And whether a SHA256SUMS belongs to it, right or not. Raises Corrupt, with what is wrong,
     where index.json is damaged and nothing says which one it was.
     """
     others = _Others(read)
@@ -36,7 +38,7 @@ def rescued(read: Read, where: object, spares: Sequence[Spare]) -> tuple[Content
             contents = read_contents(partial(others.instead, index), where)
         except (Corrupt, NotFound):
             continue
-        if Digest.of(index) == others.wanted or made_of(contents) is not None:
+        if Digest.of(index) == others.wanted or is_ours(contents):
             return contents, True
     raise Corrupt(
         f"its documents are damaged, and leave nothing to go by ({first.what})",
@@ -45,12 +47,19 @@ def rescued(read: Read, where: object, spares: Sequence[Spare]) -> tuple[Content
     )
 
 
-def made_of(contents: Contents) -> dict[str, bytes] | None:
-    """Every document of *contents*, by its path, as modelpack writes it; None where another tool wrote it."""
-    made = bundle(contents.models, contents.index.foreign, contents.delta)
-    if made.index != contents.index.raw:
-        return None
-    return {one.path: one.content for one in made.members if isinstance(one.content, bytes)}
+def is_ours(contents: Contents) -> bool:
+    """Whether its index is, to the byte, what modelpack writes of its models; else another tool wrote it."""
+    return bundle(contents.models, contents.index.foreign, contents.delta).index == contents.index.raw
+
+
+def is_there(read: Read, path: str, raw: bytes) -> bool:
+    """Whether the document *raw* lies at *path*, or beside it as a pack leaves it that is killed late."""
+    late = "/" not in path and path != "index.json"
+    for name in (path, f"{path}.new") if late else (path,):
+        with contextlib.suppress(Corrupt, NotFound):
+            if read(name, len(raw)) == raw:
+                return True
+    return False
 
 
 class _Others:
@@ -66,7 +75,7 @@ class _Others:
     def learn(self, spares: Sequence[Spare]) -> None:
         """Take in the documents of *spares*."""
         for spare in spares:
-            if isinstance(spare.source, Archive | FolderBundle):
+            if isinstance(spare.source, Archive | FolderBundle | VolumeSet):
                 contents = spare.source.contents
                 self._pool |= contents.documents
                 self._pool[f"{FILE_NAME}.new"] = contents.delta.raw()  # looked for where the first is wrong

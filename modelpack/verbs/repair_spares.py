@@ -27,7 +27,9 @@ Write = Callable[[Opened, bool], None]
 
 @dataclass(frozen=True)
 class Mended:
-    """What was put back: a blob, a manifest or a document (`kind`), which one, and from where.
+    """What was put back: a `blob`, `manifest`, `document` or `attachment` (`kind`), which one, from where.
+
+    Of an `archive` the name says what was wrong between its blobs.
 
     `bytes` were written; `aside` is where the damaged file is kept, empty where there was none; `users` are
     models that have it, the first few. `doubt` says why this may not be what was there.

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelpack.documents.expects import NOTHING, Expects
+from modelpack.documents.extras import NONE, Extras
+from modelpack.documents.model import Model
+from modelpack.documents.readme import readme
 from modelpack.errors import NotFound, Refused, Usage
 from modelpack.hands.system import binary
 from modelpack.stores import Source, Target
@@ -17,7 +22,9 @@ from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.pipe import PipeTarget
 from modelpack.stores.plain import OTHERS, PlainFolder
+from modelpack.stores.volumes_target import VolumesTarget
 from modelpack.verbs.registries import HTTPS, Access, is_registry, only_registries, registry_target
+from modelpack.words.digest import Digest
 from modelpack.words.filename import on_every_volume
 
 if TYPE_CHECKING:
@@ -36,6 +43,10 @@ _BEGUN = {
     "SHA256SUMS.new",
     "expects.json",
     "expects.json.new",
+    "attachments",
+    "restore.py",
+    "README.txt.new",
+    "restore.py.new",
 }
 _COMPRESSED = {".gz": "gzip", ".tgz": "gzip", ".zip": "zip", ".zst": "zstd", ".xz": "xz", ".bz2": "bzip2"}
 
@@ -61,10 +72,30 @@ def _strangers(path: Path, known: set[str]) -> list[str]:
     return sorted(name for name in names if name not in known and not on_every_volume(name))
 
 
-def bundle_target(text: str, *, replace: bool = False, expects: Expects = NOTHING) -> Target:
-    """Where `pack -o` writes: `-` a pipe, `*.tar` one file, else a folder; less what it *expects* there."""
+@dataclass(frozen=True)
+class Cut:
+    """A bundle in volumes of at most `size` bytes, called after `stem` (None: the model)."""
+
+    size: int
+    stem: str | None = None
+
+
+def bundle_target(
+    text: str,
+    *,
+    replace: bool = False,
+    expects: Expects = NOTHING,
+    extras: Extras = NONE,
+    cut: Cut | None = None,
+) -> Target:
+    """Where `pack -o` writes: `-` a pipe, `*.tar` one file, else a folder; less what it *expects* there.
+
+    *extras* travel along. With a *cut* it is a folder of volumes.
+    """
+    if cut is not None:
+        return _volumes(text, cut, replace, expects, extras)
     if text == "-":
-        return PipeTarget(binary(sys.stdout.fileno()), expects=expects)
+        return PipeTarget(binary(sys.stdout.fileno()), expects=expects, extras=extras)
     path = path_of(text)
     suffix = path.suffix.lower()
     if suffix in _COMPRESSED:
@@ -76,7 +107,7 @@ def bundle_target(text: str, *, replace: bool = False, expects: Expects = NOTHIN
     if suffix == ".tar":
         if path.is_dir():
             raise Usage("is a directory", where=text, advice="Name a file, or drop .tar for a folder bundle.")
-        return Archive(path, replace=replace, expects=expects)
+        return Archive(path, replace=replace, expects=expects, extras=extras)
     if os.path.lexists(path) and not path.is_dir():
         raise Usage(
             "is a file, and its name does not end in .tar",
@@ -91,7 +122,26 @@ def bundle_target(text: str, *, replace: bool = False, expects: Expects = NOTHIN
                 where=text,
                 advice="Name a new or an empty folder, or an existing bundle.",
             )
-    return FolderBundle(path, replace=replace, expects=expects)
+    return FolderBundle(path, replace=replace, expects=expects, extras=extras)
+
+
+def _volumes(text: str, cut: Cut, replace: bool, expects: Expects, extras: Extras) -> Target:
+    path = path_of(text) if text != "-" else Path("-")
+    if text == "-" or path.suffix.lower() == ".tar" or (os.path.lexists(path) and not path.is_dir()):
+        raise Usage("volumes are written into a folder", where=text, advice="Name a new or an empty folder.")
+
+    def papers(models: Sequence[Model]) -> bytes:
+        return readme(
+            models,
+            script=Digest.of(extras.script) if extras.script is not None else None,
+            volumes=True,
+            attachments=[one.name for one in extras.attachments],
+            expects=expects,
+        )
+
+    return VolumesTarget(
+        path, cut.size, stem=cut.stem, replace=replace, expects=expects, extras=extras, readme=papers
+    )
 
 
 def plain_target(

@@ -12,6 +12,7 @@ from modelpack.stores.files import LooseGguf
 from modelpack.stores.folder import FolderBundle
 from modelpack.stores.models_dir import ModelsDir
 from modelpack.stores.plain import PlainFolder
+from modelpack.stores.volumes import VolumeSet
 from modelpack.verbs.fsck import fsck
 from modelpack.verbs.fsck_odd import unknown
 from modelpack.verbs.locate import choose
@@ -40,6 +41,12 @@ def verify(
         _plain(store, names, verdict, report)
     elif isinstance(store, Archive | FolderBundle):
         verify_bundle(store, names, verdict, sha256, report)
+    elif isinstance(store, VolumeSet):
+        raise Unsupported(
+            "is a set of volumes, each of which is checked alone",
+            where=store.path,
+            advice="As a library call, `modelpack.verbs.volumes.verify_set` does it, given the folders.",
+        )
     elif isinstance(store, OneWay):
         raise Unsupported("cannot be verified in place", advice="Save it to a file first.")
     elif isinstance(store, Afar):
