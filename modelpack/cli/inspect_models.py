@@ -13,7 +13,8 @@ from modelpack.documents.image import Image
 from modelpack.documents.model import Model
 from modelpack.errors import ModelpackError
 from modelpack.stores import Source
-from modelpack.verbs.inspect import Inspected, ggufs
+from modelpack.verbs.headers import ggufs
+from modelpack.verbs.inspect import Inspected
 from modelpack.verbs.shared import Common, shared
 from modelpack.words.blob import Blob
 from modelpack.words.text import size

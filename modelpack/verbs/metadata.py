@@ -11,7 +11,7 @@ from modelpack.documents.model import Model
 from modelpack.errors import ModelpackError, NotFound
 from modelpack.stores import Source
 from modelpack.stores.files import LooseGguf
-from modelpack.verbs.inspect import gguf_blobs, gguf_of
+from modelpack.verbs.headers import gguf_blobs, gguf_of
 from modelpack.words.blob import MODEL, Blob
 
 _NEAR = 5

@@ -15,7 +15,7 @@ from modelpack.hands.answers import version_number
 from modelpack.hands.hashing import read_small
 from modelpack.stores import Afar, OneWay, Source, Target
 from modelpack.verbs.findings import Finding, client_of, coming, described, is_made, unchecked
-from modelpack.verbs.inspect import gguf_blobs, gguf_of
+from modelpack.verbs.headers import gguf_blobs, gguf_of
 from modelpack.verbs.plans import Plan
 from modelpack.words.blob import KIB
 
