@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from volume_sets import BLOCK, PER, Made, failing, flip, make_set
 
-from modelpack.cli.progress import Progress
-from modelpack.cli.volumes_shown import blocks, set_json, show_volumes
+from modelpack.cli.verify import command as verify_command
+from modelpack.cli.volumes_shown import blocks, set_json
 from modelpack.errors import (
     Corrupt,
     ModelpackError,
@@ -509,8 +509,9 @@ def shown(
     """Exit code, lines of the result, what was said besides."""
     code = 0
     try:
-        with Progress(quiet=True) as progress:
-            show_volumes(str(path), also, progress, sha256=False, read_back=read_back, as_json=as_json)
+        given = [f"--also={folder}" for folder in also]
+        given += ["--read-back"] * read_back + ["--json"] * as_json
+        verify_command.main([str(path), "-q", *given], standalone_mode=False)
     except SystemExit as leaving:
         code = int(str(leaving.code))
     except ModelpackError as error:

@@ -22,7 +22,6 @@ from modelpack.cli.talk import (
     warn,
 )
 from modelpack.cli.trust_options import trust_options
-from modelpack.cli.verify import has_volumes
 from modelpack.errors import Local, Partly
 from modelpack.hands.hashing import blamed
 from modelpack.stores.volumes import VolumeSet
@@ -31,6 +30,7 @@ from modelpack.verbs.registries import HTTPS, Access, is_registry, one_secret
 from modelpack.verbs.repair import Mended, Repaired, Spare, repair
 from modelpack.verbs.repair_volumes import repair_volumes
 from modelpack.verbs.trust import Trust, check
+from modelpack.verbs.volumes import has_volumes
 from modelpack.verbs.volumes_papers import set_of
 from modelpack.words.text import size
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from modelpack.cli.options import expect_option, json_option, quiet_option
 from modelpack.cli.progress import Progress
+from modelpack.cli.remarks import remark_lines
 from modelpack.cli.talk import bundle_lines, counted, leave_by, result, result_json
 from modelpack.cli.trust_options import trust_options
 from modelpack.cli.volumes_shown import one_json, show_one, show_set
@@ -23,13 +23,11 @@ from modelpack.verbs.attach import uncovered
 from modelpack.verbs.trust import GOOD, Trust, check
 from modelpack.verbs.verdict import Remark
 from modelpack.verbs.verify import verify
-from modelpack.verbs.volumes import is_volumes
+from modelpack.verbs.volumes import has_volumes
 from modelpack.verbs.volumes_papers import set_of
 from modelpack.verbs.volumes_signed import Alone, check_set, check_volume
 from modelpack.words.digest import Digest
 from modelpack.words.text import size
-
-_SHOWN = 5  # remarks of a kind
 
 
 @click.command(
@@ -149,16 +147,6 @@ def command(
     leave_by(verdict.problems)
 
 
-def has_volumes(path: Path, also: Sequence[Path] = ()) -> bool:
-    """Whether *path* is a volume, a descriptor or a folder of them, and not a bundle or a models directory.
-
-    Those are known by their own marks, whatever else was put into their folder.
-    """
-    if not also and any((path / one).exists() for one in ("oci-layout", "index.json", "manifests")):
-        return False
-    return is_volumes(path, also)
-
-
 def _remark(path: str) -> Remark:
     return Remark("not covered", "the fingerprint says nothing of it; a signature does", path)
 
@@ -193,19 +181,3 @@ def _files(store: Source) -> list[Path]:
     if not isinstance(path, Path):
         return []
     return [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
-
-
-def remark_lines(remarks: Sequence[Remark]) -> Iterator[str]:
-    """*remarks* by their kind: a few of each, how many more there are, and what to do about them."""
-    kinds: dict[tuple[str, str], list[Remark]] = {}
-    for one in remarks:
-        kinds.setdefault((one.kind, one.advice), []).append(one)
-    for (kind, advice), some in kinds.items():
-        for one in some[:_SHOWN]:
-            yield f"{kind}: {one.where}: {one.what}"
-        if len(some) > _SHOWN:
-            total = sum(one.size for one in some)
-            together = f", {size(total)} together" if total else ""
-            yield f"{kind}: … {counted(len(some), 'file')} in all{together} (--json lists them)"
-        if advice:
-            yield f"  {advice}"

@@ -4,44 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-from modelpack.cli.progress import Progress
+from modelpack.cli.remarks import remark_lines
 from modelpack.cli.talk import bundle_lines, complain, counted, leave_by, result, result_json, table
 from modelpack.errors import Corrupt, ModelpackError, Unchecked
 from modelpack.hands.slices_copies import need_of
 from modelpack.verbs.trust import Signed
-from modelpack.verbs.volumes import Looked, Set, State, check_documents, verify_set, verify_volume
-from modelpack.verbs.volumes_papers import set_of
-from modelpack.words.digest import Digest
+from modelpack.verbs.volumes import Looked, Set, State
 from modelpack.words.text import size
-
-
-def show_volumes(
-    what: str,
-    also: Sequence[Path],
-    progress: Progress,
-    *,
-    expect: Digest | None = None,
-    sha256: bool = False,
-    read_back: bool = False,
-    as_json: bool = False,
-    signed: Signed | None = None,
-) -> None:
-    """Check the volume or the set *what*, show what was found, and leave by it: 4 damaged, 11 unchecked."""
-    path = Path(what)
-    if path.is_dir() or path.name.endswith(".volumes.json"):
-        folder, stem = set_of(path)
-        folders = [folder, *also]
-        found = verify_set(folders, stem, expect=expect, sha256=sha256, read_back=read_back, report=progress)
-        check_documents(found, folders)
-        progress.rest()
-        show_set(what, found, as_json=as_json, signed=signed)
-    else:
-        one = verify_volume(path, also, expect=expect, sha256=sha256, read_back=read_back, report=progress)
-        progress.rest()
-        show_one(one, as_json=as_json)
 
 
 def show_one(one: Looked, *, as_json: bool) -> None:
@@ -64,8 +35,6 @@ def show_one(one: Looked, *, as_json: bool) -> None:
 
 def show_set(what: str, found: Set, *, as_json: bool, signed: Signed | None = None) -> None:
     """What is there of a set, copy by copy, and what is needed."""
-    from modelpack.cli.verify import remark_lines  # here: that module imports this one
-
     if as_json:
         result_json(set_json(found) | {"signature": signed.to_json() if signed is not None else None})
     else:

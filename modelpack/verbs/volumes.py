@@ -156,6 +156,16 @@ def check_documents(found: Set, folders: Sequence[Path]) -> None:
             found.problems.append(error)
 
 
+def has_volumes(path: Path, also: Sequence[Path] = ()) -> bool:
+    """Whether *path* is a volume, a descriptor or a folder of them, and not a bundle or a models directory.
+
+    Those are known by their own marks, whatever else was put into their folder.
+    """
+    if not also and any((path / one).exists() for one in ("oci-layout", "index.json", "manifests")):
+        return False
+    return is_volumes(path, also)
+
+
 def is_volumes(path: Path, also: Sequence[Path] = ()) -> bool:
     """Whether *path* is to be taken for a volume, a descriptor, or a folder of them; no bytes are looked at.
 
