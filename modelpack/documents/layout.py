@@ -6,9 +6,11 @@ POSIX ustar, with a pax `size` record only from 8 GiB on; mtime 0, no owner; two
 from __future__ import annotations
 
 import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from modelpack.documents.extras import is_attached
+from modelpack.documents.extras import Attachment, is_attached
 from modelpack.documents.oci import Bundle, Member
 from modelpack.words.blob import GIB, Blob
 
@@ -56,6 +58,38 @@ class Layout:
             if isinstance(piece.content, bytes):
                 found.update(piece.content)
         return found.hexdigest()[:16]
+
+
+class InOrder:
+    """The pieces of *layout* one after the other, for those who write it from front to end."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._left = deque(layout.pieces)
+
+    def lead(self) -> Iterator[bytes]:
+        """The bytes before the next blob or attachment; each is gone from here when the next is asked for."""
+        while self._left and isinstance(content := self._left[0].content, bytes):
+            yield content
+            self._left.popleft()
+
+    def is_next(self, blob: Blob) -> bool:
+        """Whether *blob*, of a model, is what comes next."""
+        piece = self._left[0] if self._left else None
+        if piece is None or is_attached(piece.path) or not isinstance(piece.content, Blob):
+            return False
+        return piece.content.id == blob.id
+
+    def took(self) -> None:
+        """The blob that came next was written."""
+        self._left.popleft()
+
+    def rest(self, attachments: Iterable[Attachment]) -> Iterator[bytes | Attachment]:
+        """All that comes after the blobs: bytes, and the *attachments* in their places."""
+        attached = {one.path: one for one in attachments}
+        yield from self.lead()
+        while self._left:
+            yield attached[self._left.popleft().path]
+            yield from self.lead()
 
 
 def tar_layout(contents: Bundle) -> Layout:

@@ -1,14 +1,13 @@
-"""A session of `pipe`: documents, then blobs as they are put, attachments the end with the last commit."""
+"""A session of `pipe`: documents, blobs as they are put, attachments and the end with the last commit."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from modelpack.documents.expects import Expects
-from modelpack.documents.extras import Extras, is_attached
-from modelpack.documents.layout import Layout
+from modelpack.documents.extras import Extras
+from modelpack.documents.layout import InOrder, Layout
 from modelpack.documents.model import Model
 from modelpack.errors import Local, NotFound, Unsupported, from_os
 from modelpack.hands.hashing import check, pour
@@ -33,7 +32,7 @@ class Piping:
     ) -> None:
         self._out, self._where, self._models, self._report = out, where, models, report
         self._expects, self._extras = expects, extras
-        self._pieces = deque(layout.pieces)
+        self._pieces = InOrder(layout)
         self._put: set[object] = set()
         self._committed = 0
         self._broken = False
@@ -41,9 +40,7 @@ class Piping:
     def put(self, blob: Blob, data: Reader) -> Blob:
         """As Session says; the blob has to be the next one."""
         self._until_blob()
-        piece = self._pieces[0] if self._pieces else None
-        content = piece.content if piece is not None and not is_attached(piece.path) else None
-        if self._broken or not isinstance(content, Blob) or content.id != blob.id:
+        if self._broken or not self._pieces.is_next(blob):
             raise Unsupported(
                 f"{blob} cannot come now: a pipe takes each blob once, in its turn",
                 where=self._where,
@@ -52,7 +49,7 @@ class Piping:
         self._broken = True  # unless all of it comes: what has gone into a pipe cannot be taken back
         known = check(blob, pour(data, blob.size, self._write, blake3=True, where=self._where))
         self._broken = False
-        self._pieces.popleft()
+        self._pieces.took()
         self._put.add(blob.id)
         return known
 
@@ -67,20 +64,19 @@ class Piping:
         return Placed(model.name, model.document.id, True, "pipe")
 
     def _until_blob(self) -> None:
-        while self._pieces and isinstance(content := self._pieces[0].content, bytes):
-            self._write(memoryview(content))
-            self._pieces.popleft()
+        for data in self._pieces.lead():
+            self._write(memoryview(data))
 
     def _rest(self) -> None:
-        attached = {one.path: one for one in self._extras.attachments}
-        if attached:
-            self._report(Stage("attaching", sum(one.blob.size for one in attached.values())))
-        self._until_blob()
-        while self._pieces:
-            one = attached[self._pieces.popleft().path]
+        attachments = self._extras.attachments
+        if attachments:
+            self._report(Stage("attaching", sum(one.blob.size for one in attachments)))
+        for one in self._pieces.rest(attachments):
+            if isinstance(one, bytes):
+                self._write(memoryview(one))
+                continue
             with one.open() as reader:
                 check(one.blob, pour(reader, one.blob.size, self._write, where=one.name), one.name)
-            self._until_blob()
 
     def _write(self, data: memoryview) -> None:
         self._out(data)

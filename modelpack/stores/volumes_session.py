@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from modelpack.documents.expects import Expects
 from modelpack.documents.extras import Extras, is_attached
-from modelpack.documents.layout import Layout
+from modelpack.documents.layout import InOrder, Layout
 from modelpack.documents.model import Model, told
 from modelpack.errors import NotFound, Refused, Unsupported
 from modelpack.hands.hashing import check, pour
@@ -79,7 +78,7 @@ class Cutting:
         self._where, self._slices, self._models = where, slices, models
         self._expects, self._extras, self._report, self._finish = expects, extras, report, finish
         self._told = told(models)
-        self._pieces = deque(layout.pieces)
+        self._pieces = InOrder(layout)
         self._known: dict[object, Blob] = {}
         self._committed: list[Model] = []
         self._broken = False
@@ -87,9 +86,7 @@ class Cutting:
     def put(self, blob: Blob, data: Reader) -> Blob:
         """As Session says; the blob has to be the next one."""
         self._until_blob()
-        piece = self._pieces[0] if self._pieces else None
-        content = piece.content if piece is not None and not is_attached(piece.path) else None
-        if self._broken or not isinstance(content, Blob) or content.id != blob.id:
+        if self._broken or not self._pieces.is_next(blob):
             raise Unsupported(
                 f"{blob} cannot come now: volumes take each blob once, in its turn",
                 where=self._where,
@@ -102,7 +99,7 @@ class Cutting:
         hashes = pour(data, blob.size, self._slices.write, sha256=sha256, blake3=True, where=self._where)
         known = check(blob, hashes)
         self._broken = False
-        self._pieces.popleft()
+        self._pieces.took()
         self._known[blob.id] = self._known[known.id] = known
         return known
 
@@ -119,17 +116,16 @@ class Cutting:
         return Placed(model.name, settled.document.id, True, "volumes")
 
     def _until_blob(self) -> None:
-        while self._pieces and isinstance(content := self._pieces[0].content, bytes):
-            self._slices.write(memoryview(content))
-            self._pieces.popleft()
+        for data in self._pieces.lead():
+            self._slices.write(memoryview(data))
 
     def _rest(self) -> None:
-        attached = {one.path: one for one in self._extras.attachments}
-        if attached:
-            self._report(Stage("attaching", sum(one.blob.size for one in attached.values())))
-        self._until_blob()
-        while self._pieces:
-            one = attached[self._pieces.popleft().path]
+        attachments = self._extras.attachments
+        if attachments:
+            self._report(Stage("attaching", sum(one.blob.size for one in attachments)))
+        for one in self._pieces.rest(attachments):
+            if isinstance(one, bytes):
+                self._slices.write(memoryview(one))
+                continue
             with one.open() as reader:
                 check(one.blob, pour(reader, one.blob.size, self._slices.write, where=one.name), one.name)
-            self._until_blob()
