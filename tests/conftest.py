@@ -45,6 +45,10 @@ from modelpack.words.name import Name
 from modelpack.words.reader import BytesReader, Reader
 from modelpack.words.report import Moved, Report, silent
 
+# What is signed, and who may sign it, is refused where everybody may write to it: with a umask of 0,
+# which some build machines have, every file of these tests would be such a file.
+os.umask(0o022)
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = next((path for path in (ROOT.parent / "shared",) if path.is_dir()), None)
 needs_shared = pytest.mark.skipif(SHARED is None, reason="../shared is not here")
