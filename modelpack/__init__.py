@@ -129,7 +129,7 @@ if TYPE_CHECKING:
     from modelpack.verbs.verify import Verdict as Verdict
     from modelpack.verbs.verify import verify as verify
     from modelpack.verbs.volumes import verify_set as verify_set
-    from modelpack.verbs.volumes import verify_volume as verify_volume
+    from modelpack.verbs.volumes_signed import verify_volume as verify_volume
     from modelpack.verbs.ways import Wish as Wish
     from modelpack.words.blob import Blob as Blob
     from modelpack.words.digest import Digest as Digest
@@ -208,7 +208,8 @@ _HOMES = {
     "verbs.script": ("script",),
     "verbs.sign": ("sign",),
     "verbs.trust": ("Signed", "Trust"),
-    "verbs.volumes": ("verify_set", "verify_volume"),
+    "verbs.volumes": ("verify_set",),
+    "verbs.volumes_signed": ("verify_volume",),
     "words.reference": ("Reference",),
     "words.blob": ("Blob",),
     "words.digest": ("Digest",),

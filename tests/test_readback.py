@@ -15,7 +15,8 @@ from modelpack.cli.volumes_shown import memory_lines
 from modelpack.errors import Local, NotFound
 from modelpack.hands import readback
 from modelpack.hands.readback import forget, forget_files, settle
-from modelpack.verbs.volumes import State, verify_set, verify_volume
+from modelpack.verbs.volumes import State, verify_set
+from modelpack.verbs.volumes_signed import verify_volume
 from modelpack.words.blob import MIB
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="page cache of Linux")

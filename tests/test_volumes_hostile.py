@@ -16,8 +16,9 @@ from modelpack.documents.sums import parse_sums
 from modelpack.documents.volumes import Content, Descriptor
 from modelpack.errors import Corrupt
 from modelpack.verbs import volumes_look
-from modelpack.verbs.volumes import State, verify_volume
+from modelpack.verbs.volumes import State
 from modelpack.verbs.volumes_look import touched
+from modelpack.verbs.volumes_signed import verify_volume
 from modelpack.words.digest import Digest
 from modelpack.words.volume import Volume, volume_name
 

@@ -31,9 +31,10 @@ from modelpack.errors import (
 from modelpack.hands.blocks import hash_blocks
 from modelpack.stores.volumes_target import VolumesTarget
 from modelpack.verbs.transfer import copy
-from modelpack.verbs.volumes import State, check_documents, is_volumes, verify_set, verify_volume
+from modelpack.verbs.volumes import State, check_documents, is_volumes, verify_set
 from modelpack.verbs.volumes_look import judge
 from modelpack.verbs.volumes_papers import papers
+from modelpack.verbs.volumes_signed import verify_volume
 from modelpack.words.blob import LICENSE, MODEL
 from modelpack.words.digest import Digest
 

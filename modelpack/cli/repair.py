@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   sudo modelpack repair /usr/share/ollama/.ollama/models --from qwen3.tar
-  modelpack repair bundle/ --from ~/.ollama/models --from http://10.0.0.5:11434#qwen3:8b"""
+  modelpack repair bundle/ --from ~/.ollama/models --from http://10.0.0.5:11434"""
 )
 @click.argument("what", metavar="MODELS_DIR|BUNDLE")
 @click.option(

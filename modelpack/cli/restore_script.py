@@ -12,7 +12,7 @@ from modelpack.verbs.script import script, script_digest
     epilog="""\b
 Examples:
   modelpack restore-script > restore.py
-  python3 -I restore.py --from bundle.tar --to /usr/share/ollama/.ollama/models"""
+  python3 -I restore.py --from b.tar --to /usr/share/ollama/.ollama/models"""
 )
 def command() -> None:
     """Print the restore.py that travels in bundles; its SHA-256 on stderr.

@@ -148,7 +148,7 @@ class Keygen:
         ssh-keygen may ask for a passphrase, or for a touch, at the terminal. NotFound, Local.
         """
         os.close(open_path(key))  # it is there, and a file
-        command = [str(self.program), "-Y", "sign", "-n", namespace, "-f", str(key.absolute())]
+        command = [str(self.program), "-q", "-Y", "sign", "-n", namespace, "-f", str(key.absolute())]
         try:
             with tempfile.TemporaryFile() as given:
                 given.write(data)

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from modelpack.documents.oci import ALL_DOCUMENTS
 from modelpack.documents.sshsig import BUNDLE, FILE_NAME, LIMIT, SET, SUMS
-from modelpack.documents.sums import parse_sums, sums_say
+from modelpack.documents.sums import MOST_SUMS, parse_sums, sums_say
 from modelpack.documents.volumes import DESCRIPTOR, Descriptor, stem_of
 from modelpack.documents.volumes import SUMS as SET_SUMS
 from modelpack.errors import Corrupt, ModelpackError, NotFound, Unchecked, Usage
@@ -78,7 +77,7 @@ class _OfBundle:
         self.signature_name = self._at.name if self._at is not None else "signature in a pipe (--signature)"
 
     def sums(self) -> list[bytes]:
-        return [self._read(SUMS, ALL_DOCUMENTS)]
+        return [self._read(SUMS, MOST_SUMS)]
 
     def signatures(self, given: bytes | None) -> list[tuple[bytes, bytes]]:
         raw = given if given is not None or self._at is None else beside(self._at)

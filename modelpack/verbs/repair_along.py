@@ -27,9 +27,9 @@ from modelpack.documents.extras import (
     is_attached,
     path_of,
 )
-from modelpack.documents.oci import ALL_DOCUMENTS, Bundle, Member, bundle
+from modelpack.documents.oci import Bundle, Member, bundle
 from modelpack.documents.readme import readme
-from modelpack.documents.sums import format_sums, parse_sums, readable_sums
+from modelpack.documents.sums import MOST_SUMS, format_sums, parse_sums, readable_sums
 from modelpack.errors import Corrupt, ModelpackError, NotFound
 from modelpack.hands.hashing import Counted, pour
 from modelpack.stores.archive import Archive
@@ -208,7 +208,7 @@ class Along:
 
     def _small(self, path: str) -> bytes | None:
         try:
-            return self._own.read(path, ALL_DOCUMENTS if path.startswith(SUMS) else SMALL)
+            return self._own.read(path, MOST_SUMS if path.startswith(SUMS) else SMALL)
         except (Corrupt, NotFound):
             return None
 

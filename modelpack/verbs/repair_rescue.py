@@ -8,13 +8,14 @@ from functools import partial
 
 from modelpack.documents.contents import Contents, Read, read_contents
 from modelpack.documents.expects import FILE_NAME
-from modelpack.documents.oci import ALL_DOCUMENTS, blob_path, bundle
-from modelpack.documents.sums import parse_sums, sums_say
+from modelpack.documents.oci import blob_path, bundle
+from modelpack.documents.sums import MOST_SUMS, parse_sums, sums_say
 from modelpack.errors import Corrupt, ModelpackError, NotFound
 from modelpack.stores.archive import Archive
 from modelpack.stores.folder import FolderBundle
 from modelpack.stores.volumes import VolumeSet
 from modelpack.verbs.repair_spares import Spare
+from modelpack.words.blob import SMALL
 from modelpack.words.digest import Digest
 
 _SUMS = "SHA256SUMS"
@@ -86,11 +87,11 @@ class _Others:
         """What index.json may have been: what lies there, and what SHA256SUMS says and another bundle has."""
         found = []
         try:
-            self.wanted = sums_say(parse_sums(self._read(_SUMS, ALL_DOCUMENTS), _SUMS), "index.json")
+            self.wanted = sums_say(parse_sums(self._read(_SUMS, MOST_SUMS), _SUMS), "index.json")
         except ModelpackError:
             self.wanted = None
         try:
-            found.append(self._read("index.json", ALL_DOCUMENTS))
+            found.append(self._read("index.json", SMALL))
         except (Corrupt, NotFound):
             pass
         return found + [one for one in self._indexes if Digest.of(one) == self.wanted]

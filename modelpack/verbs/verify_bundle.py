@@ -9,8 +9,8 @@ from dataclasses import replace
 from modelpack.documents.contents import Contents
 from modelpack.documents.expects import Elsewhere
 from modelpack.documents.extras import ATTACHMENT, README, SCRIPT, STRIPPED, is_attached, path_of
-from modelpack.documents.oci import ALL_DOCUMENTS, blob_path, bundle
-from modelpack.documents.sums import parse_sums
+from modelpack.documents.oci import blob_path, bundle
+from modelpack.documents.sums import MOST_SUMS, parse_sums
 from modelpack.errors import Corrupt, ModelpackError, NotFound, Unexpected, Unsupported
 from modelpack.stores.archive import Archive
 from modelpack.stores.folder import FolderBundle
@@ -66,7 +66,7 @@ def _by_sums(store: Archive | FolderBundle, verdict: Verdict, report: Report) ->
     """Where the documents cannot be believed, SHA256SUMS still says what each file should be."""
     try:
         files = store.files()
-        lines = parse_sums(store.read("SHA256SUMS", ALL_DOCUMENTS), "SHA256SUMS")
+        lines = parse_sums(store.read("SHA256SUMS", MOST_SUMS), "SHA256SUMS")
     except ModelpackError:
         verdict.unchecked.append("Everything else: without its documents nobody knows what belongs there.")
         return

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelpack.documents.volumes import DESCRIPTOR, SUMS, Descriptor
-from modelpack.errors import ModelpackError, Refused, Unexpected, Unsupported
-from modelpack.hands.disk import Folder, open_path
+from modelpack.errors import ModelpackError, Refused, Unexpected
+from modelpack.hands.disk import Folder
 from modelpack.stores.volumes import VolumeSet
 from modelpack.verbs.verdict import Remark
 from modelpack.verbs.volumes_look import Looked as Looked
 from modelpack.verbs.volumes_look import State as State
 from modelpack.verbs.volumes_look import look
-from modelpack.verbs.volumes_papers import descriptors, no_descriptor, papers, unreadable
+from modelpack.verbs.volumes_papers import papers, unreadable
 from modelpack.words.digest import Digest
 from modelpack.words.report import Report, Stage, silent
 from modelpack.words.volume import Volume
@@ -60,40 +59,6 @@ class Set:
     def good(self) -> bool:
         """Whether every volume can be had, and the papers are right."""
         return not self.need and not self.problems
-
-
-def verify_volume(
-    path: Path,
-    also: Sequence[Path] = (),
-    *,
-    expect: Digest | None = None,
-    sha256: bool = False,
-    read_back: bool = False,
-    report: Report = silent,
-) -> Looked:
-    """Check the one volume at *path* against a descriptor beside it, or in one of the folders *also*.
-
-    Without any that can be read it is UNCHECKED. Raises what keeps the file from being opened, and
-    Unsupported where only a newer modelpack could tell, Unexpected where the bundle is not *expect*.
-    """
-    os.close(open_path(path))
-    found, wrong = descriptors([path.absolute().parent, *also])
-    sets = {one.id: one for _, one, _ in found}
-    if not sets:
-        newer = next((one for one in wrong if isinstance(one, Unsupported)), None)
-        if newer is not None:
-            raise newer
-        why = (
-            f"{wrong[0].where}: {wrong[0].what}"
-            if wrong
-            else no_descriptor([path]).what.removeprefix(f"{State.UNCHECKED}: ")
-        )
-        return Looked(path, State.UNCHECKED, why=why)
-    due = [one for one in sets.values() if expect in (None, one.bundle)]
-    if not due:
-        raise _unexpected(next(iter(sets.values())), expect, path)
-    report(Stage("checking", path.stat().st_size))
-    return look(path, due, sha256=sha256, read_back=read_back, report=report)
 
 
 def verify_set(

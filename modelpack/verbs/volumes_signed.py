@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelpack.documents.volumes import DESCRIPTOR, Descriptor, set_of, stem_of
 from modelpack.errors import ModelpackError, Unchecked, Unexpected, Unsupported
-from modelpack.hands.disk import Folder
+from modelpack.hands.disk import Folder, open_path
 from modelpack.stores.volumes import VolumeSet
 from modelpack.verbs.trust import Signed, Trust, check
 from modelpack.verbs.volumes import Looked, Set, State, check_documents, verify_set
@@ -27,6 +28,24 @@ class Alone:
     signed: Signed | None = None
 
 
+def verify_volume(
+    path: Path,
+    also: Sequence[Path] = (),
+    *,
+    expect: Digest | None = None,
+    sha256: bool = False,
+    read_back: bool = False,
+    report: Report = silent,
+) -> Looked:
+    """Check the one volume at *path* as `check_volume` does, whoever signed its set, or nobody.
+
+    Where no descriptor can be read, beside it or in one of the folders *also*, it is UNCHECKED.
+    """
+    return check_volume(
+        path, also, Trust(), expect=expect, sha256=sha256, read_back=read_back, report=report
+    ).looked
+
+
 def check_volume(
     path: Path,
     also: Sequence[Path],
@@ -40,8 +59,10 @@ def check_volume(
     """Check the volume at *path* against the sets beside it, or in *also*, that *trust* lets count.
 
     Where there is a set of its name, only that one counts, and a volume of another one is FOREIGN. Without a
-    descriptor that can be read it is UNCHECKED. Raises as `trust.check`, Unsupported, Unexpected.
+    descriptor that can be read it is UNCHECKED. Raises as `trust.check`, what keeps the file from being
+    opened, Unsupported where only a newer modelpack could tell, Unexpected.
     """
+    os.close(open_path(path))
     folders = [path.absolute().parent, *also]
     stems = stems_in(folders)
     own = set_of(path.name)
