@@ -45,9 +45,9 @@ from modelpack.words.name import Name
 from modelpack.words.reader import BytesReader, Reader
 from modelpack.words.report import Moved, Report, silent
 
-# What is signed, and who may sign it, is refused where everybody may write to it: with a umask of 0,
-# which some build machines have, every file of these tests would be such a file.
-os.umask(0o022)
+_UMASK = 0o022
+"""Signers that everybody may write to are refused, and with a umask of 0 every file of a test would be so."""
+os.umask(_UMASK)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = next((path for path in (ROOT.parent / "shared",) if path.is_dir()), None)
@@ -176,7 +176,10 @@ class MemoryStore:
     def takes_unread(self, models: Sequence[Model]) -> bool:
         return not any(model.name.folded in self.kept for model in models)
 
-    def placed(self, model: Model) -> Placed | None:
+    def placed(self, models: Sequence[Model]) -> Sequence[Placed | None]:
+        return [self._placed(model) for model in models]
+
+    def _placed(self, model: Model) -> Placed | None:
         there = self.kept.get(model.name.folded)
         if there is None or there.document.raw != model.document.raw:
             return None
@@ -347,6 +350,13 @@ FULL = (
     (LICENSE, b"MIT"),
     (LICENSE, b"Apache-2.0" * 100),
 )
+
+
+@pytest.fixture(autouse=True)
+def _same_umask() -> Iterator[None]:
+    """No test leaves another umask to those after it."""
+    yield
+    assert os.umask(_UMASK) == _UMASK
 
 
 @pytest.fixture

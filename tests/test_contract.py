@@ -416,7 +416,7 @@ def test_asking_changes_nothing(place: Place, shelf: MemoryStore) -> None:
     before = place.look()
     target.missing(hashed(shelf))
     if isinstance(target, Settled):
-        assert [target.placed(model) for model in shelf.models()] == [None] * 5
+        assert list(target.placed(shelf.models())) == [None] * 5
     plan(shelf, shelf.models(), target)
     assert place.look() == before
     assert not place.path.exists()

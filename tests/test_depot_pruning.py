@@ -61,7 +61,7 @@ def test_a_start_removes_what_nothing_names(place: Path, tiny: MemoryStore) -> N
     assert said.endswith(ORPHAN)
     (model,) = tiny.models()
     assert len(files_of(place)) == 1 + len(model.blobs)
-    assert ModelsDir(place).placed(model)
+    assert ModelsDir(place).placed([model])[0]
 
 
 def test_partial_pulls_go_too_and_strangers_stay(place: Path) -> None:
@@ -187,7 +187,7 @@ def test_no_model_ever_loses_a_blob(
         if time.time() - (path / "blobs" / name).stat().st_mtime < GRACE - 5
     }
     prune(Directory(path))
-    assert ModelsDir(path).placed(model)
+    assert ModelsDir(path).placed([model])[0]
     assert young <= set(os.listdir(path / "blobs"))
 
 

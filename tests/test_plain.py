@@ -415,7 +415,7 @@ def test_what_is_there_already_is_left_alone(tiny: MemoryStore, quick: Path) -> 
     unpack(tiny, quick)
     before = tree(quick)
     tiny.opened.clear()
-    assert PlainFolder(quick).placed(tiny.models()[0]) is not None
+    assert PlainFolder(quick).placed([tiny.models()[0]])[0] is not None
     unpack(tiny, quick)
     assert not [one for one in tiny.opened if one.media_type == MODEL]
     assert tree(quick) == before

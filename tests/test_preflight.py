@@ -428,14 +428,14 @@ def test_an_inventory_without_blobs_knows_whole_models(tmp_path: Path) -> None:
     (model,) = source.models()
     target = InventoryTarget(inventory_of(have, blobs=False, version=None))
     assert target.missing([model]) == []
-    assert target.placed(model) is not None
+    assert target.placed([model])[0] is not None
     called = dataclasses.replace(model, name=Name.parse("other"))
     assert target.missing([called]) == []
-    assert target.placed(called) is None
+    assert target.placed([called])[0] is None
     (said,) = target.foretell([model])
     assert "does not tell its blobs" in said
     changed = Model(model.name, dataclasses.replace(model.document, raw=model.document.raw + b" "))
-    assert target.placed(changed) is None
+    assert target.placed([changed])[0] is None
     assert len(target.missing([changed])) == len(model.blobs)
     found = preflight(plan(source, [changed], target), source, target)
     (one,) = (one for one in found if "stands for another model there" in one.what)
@@ -456,7 +456,7 @@ def test_an_inventory_of_an_old_ollama(tmp_path: Path) -> None:
     for version, there in (("0.12.6", True), ("0.19.0", False)):
         target = InventoryTarget(inventory_of(have, blobs=False, version=version))
         assert (target.missing([made]) == []) is there
-        placed = target.placed(made)
+        placed = target.placed([made])[0]
         assert (placed is not None) is there
         assert placed is None or (placed.id, placed.same_bytes) == (model.document.id, False)
 

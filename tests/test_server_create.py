@@ -176,7 +176,7 @@ def test_a_server_that_rewrites(fake: FakeOllama, base: str) -> None:
     with pytest.raises(Taken, match="cannot be told from another") as caught:
         target.missing(source.models())
     assert "rewrites GGUFs" in caught.value.what
-    assert target.placed(source.models()[0]) is None
+    assert target.placed([source.models()[0]])[0] is None
 
 
 def test_a_depot_does_not_rewrite(fake: FakeOllama, base: str) -> None:
@@ -186,7 +186,7 @@ def test_a_depot_does_not_rewrite(fake: FakeOllama, base: str) -> None:
     target = ServerCreate(Ollama(base), source=source)
     assert target.foretell(source.models()) == []
     copy(source, source.models(), target)
-    assert target.placed(source.models()[0]) is not None
+    assert target.placed([source.models()[0]])[0] is not None
 
 
 def test_too_old_servers(fake: FakeOllama, base: str) -> None:
@@ -418,7 +418,7 @@ def test_a_depot(tmp_path: Path) -> None:
         assert (receipt.note, receipt.same_bytes) == ("", False)
         again = ServerCreate(Ollama(depot.url), source=source)
         assert again.missing(source.models()) == ()
-        assert again.placed(source.models()[0]) is not None
+        assert again.placed([source.models()[0]])[0] is not None
         other = source_of((MODEL, weights), name="m")
         with pytest.raises(Taken, match="system prompt"):
             ServerCreate(Ollama(depot.url), source=other).missing(other.models())

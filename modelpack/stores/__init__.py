@@ -260,10 +260,10 @@ class MakesRequests(Protocol):
 
 @runtime_checkable
 class Settled(Protocol):
-    """A target that may hold a model already, wholly."""
+    """A target that may hold models already, wholly."""
 
-    def placed(self, model: Model) -> Placed | None:
-        """The model, where it is there under its name with the same document and every blob; else None."""
+    def placed(self, models: Sequence[Model]) -> Sequence[Placed | None]:
+        """Each model, where it is there under its name with the same document and every blob; else None."""
         ...
 
 

@@ -198,14 +198,15 @@ class Archive:
     def _all(self, models: Sequence[Model]) -> Sequence[Blob]:
         return [blob for blob in blobs_of(models) if blob not in self._leaves]
 
-    def placed(self, model: Model) -> Placed | None:
-        """*model*, where `missing` has just found the archive to be of the very models asked for.
+    def placed(self, models: Sequence[Model]) -> Sequence[Placed | None]:
+        """As Settled says, where `missing` has just found the archive to be of the very models asked for.
 
-        One that holds *model* and others is no place for it: an archive is written whole, so those would go.
+        One that holds them and others is no place for them: an archive is written whole, so those would go.
         """
-        if model not in self._settled:
-            return None
-        return Placed(model.name, model.document.id, True, "archive")
+        return [
+            Placed(model.name, model.document.id, True, "archive") if model in self._settled else None
+            for model in models
+        ]
 
     def _same(self, models: Sequence[Model]) -> bool:
         """Whether every document and header is here, byte for byte, in a file of the right size."""

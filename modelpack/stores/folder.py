@@ -174,7 +174,7 @@ class FolderBundle:
     def _refuse_signed(self, models: Sequence[Model]) -> None:
         with Folder.at(self.path) as root:
             signed = root.stat(SIGNATURE) is not None
-        if signed and not all(self.placed(model) for model in models):
+        if signed and not all(self.placed(models)):
             raise Refused(
                 "is signed: whatever is added would not be covered by its signature",
                 where=self.path,
@@ -192,8 +192,8 @@ class FolderBundle:
         except NotFound:
             return blobs_of(models)
 
-    def placed(self, model: Model) -> Placed | None:
-        """*model*, where the bundle has this document under this name and all its blobs (by size).
+    def placed(self, models: Sequence[Model]) -> Sequence[Placed | None]:
+        """As Settled says: the bundle has this document under this name and all its blobs (by size).
 
         A blob that is to be expected at the target may be away where the bundle says so already. Extras are
         there, too, by their sums.
@@ -201,15 +201,20 @@ class FolderBundle:
         there = self._there()
         with contextlib.suppress(NotFound), Folder.at(self.path) as root:
             if any(root.stat(name) is not None for name in UNFINISHED):
-                return None
+                there = None
         if there is None or self._new_extras(there):
-            return None
-        for one in there.models:
-            if one.name.folded == model.name.folded and one.document.raw == model.document.raw:
-                if any(blob not in self._leaves or blob not in there.delta for blob in self._away([one])):
-                    return None
-                return Placed(one.name, one.document.id, True, "folder")
-        return None
+            return [None] * len(models)
+        held = {(one.name.folded, one.document.id): one for one in there.models}
+        found: list[Placed | None] = []
+        for model in models:
+            one = held.get((model.name.folded, model.document.id))
+            if one is None or any(
+                blob not in self._leaves or blob not in there.delta for blob in self._away([one])
+            ):
+                found.append(None)
+            else:
+                found.append(Placed(one.name, one.document.id, True, "folder"))
+        return found
 
     def _new_extras(self, there: Contents) -> bool:
         """Whether something of the extras is not there yet."""

@@ -55,8 +55,11 @@ class InventoryTarget:
                 there |= {blob.digest for blob in model.blobs}
         return [blob for blob in blobs_of(models) if blob.digest is None or blob.digest not in there]
 
-    def placed(self, model: Model) -> Placed | None:
+    def placed(self, models: Sequence[Model]) -> Sequence[Placed | None]:
         """As Settled says: the inventory has the name with this ID."""
+        return [self._placed(model) for model in models]
+
+    def _placed(self, model: Model) -> Placed | None:
         held = self.find(model.name)
         if held is None or held.id not in self._ids_of(model):
             return None

@@ -92,8 +92,11 @@ class ModelsDir:
 
     # --- target
 
-    def placed(self, model: Model) -> Placed | None:
-        """*model*, where this very manifest and all its blobs are here (blobs by name and size)."""
+    def placed(self, models: Sequence[Model]) -> Sequence[Placed | None]:
+        """As Settled says: this very manifest and all its blobs are here (blobs by name and size)."""
+        return [self._placed(model) for model in models]
+
+    def _placed(self, model: Model) -> Placed | None:
         there = self.find(model.name)
         if there is None or there[1] != model.document.raw or self.missing([model]):
             return None

@@ -59,10 +59,14 @@ class Parted:
         order = {blob.id: None for model in models for blob in model.blobs}
         return tuple(wanted[key] for key in order if key in wanted)
 
-    def placed(self, model: Model) -> Placed | None:
+    def placed(self, models: Sequence[Model]) -> Sequence[Placed | None]:
         """As Settled says."""
-        target = self._of(model)
-        return target.placed(model) if isinstance(target, Settled) else None
+        found: dict[int, Placed | None] = {}
+        for way, part in self._parts(models).items():
+            target = self._ways[way]
+            if isinstance(target, Settled):
+                found |= zip(map(id, part), target.placed(part), strict=True)
+        return [found.get(id(model)) for model in models]
 
     def foretell(self, models: Sequence[Model]) -> Sequence[str]:
         """As Foretells says: what each way has to say."""

@@ -191,13 +191,13 @@ class PlainFolder:
             if all(home.find(root, blob) is None for home in pending)
         ]
 
-    def placed(self, model: Model) -> Placed | None:
-        """*model*, where all of it is here (by sizes), with its Modelfile as it was written."""
+    def placed(self, models: Sequence[Model]) -> Sequence[Placed | None]:
+        """As Settled says: all of it is here (by sizes), with its Modelfile as it was written."""
         try:
             with Folder.at(self.path) as root:
-                return self._homes(root, [model])[0].placed(root)
+                return [self._homes(root, [model])[0].placed(root) for model in models]
         except NotFound:
-            return None
+            return [None] * len(models)
 
     @contextlib.contextmanager
     def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:

@@ -146,8 +146,11 @@ class RegistryTarget:
             self.refuse_taken(model, self.find(model))
         return [blob for blob in blobs_of(models) if self.holder(blob, models) is None]
 
-    def placed(self, model: Model) -> Placed | None:
-        """*model*, where its tag stands for this very manifest and the repository has every blob."""
+    def placed(self, models: Sequence[Model]) -> Sequence[Placed | None]:
+        """As Settled says: a tag stands for this very manifest, and the repository has every blob."""
+        return [self._placed(model) for model in models]
+
+    def _placed(self, model: Model) -> Placed | None:
         there = self.find(model)
         if there is None or there.manifest.raw != self.document(model).raw:
             return None

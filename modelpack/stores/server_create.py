@@ -111,9 +111,13 @@ class ServerCreate:
         """As Target says; steps say what the server is doing."""
         return CreateSession(self, models, report)
 
-    def placed(self, model: Model) -> Placed | None:
-        """As Settled says: the same ID, or what the server shows is what create would make of *model*."""
-        found = self.client.installed().get(model.name.folded)
+    def placed(self, models: Sequence[Model]) -> Sequence[Placed | None]:
+        """As Settled says: the same ID, or what the server shows is what create would make of a model."""
+        listed = self.client.installed()
+        return [self.held(model, listed.get(model.name.folded)) for model in models]
+
+    def held(self, model: Model, found: Listed | None) -> Placed | None:
+        """*model*, where what is *found* under its name is that model; None where nobody can tell."""
         if found is None:
             return None
         if found.digest == model.document.id:

@@ -77,9 +77,10 @@ class ServerExact:
         """As Target says."""
         return ExactSession(self, report)
 
-    def placed(self, model: Model) -> Placed | None:
+    def placed(self, models: Sequence[Model]) -> Sequence[Placed | None]:
         """As Settled says: the name is there with the same ID, and a file for every blob."""
-        return self.judge(model, self.client.installed())
+        listed = self.client.installed()
+        return [self.judge(model, listed) for model in models]
 
     def foretell(self, models: Sequence[Model]) -> Sequence[str]:
         """As Foretells says: an ID that such an old server changes."""

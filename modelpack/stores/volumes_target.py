@@ -128,11 +128,15 @@ class VolumesTarget:
             )
         return [blob for blob in blobs_of(models) if blob not in self._leaves]
 
-    def placed(self, model: Model) -> Placed | None:
-        """*model*, where `missing` has just found the set to be of the very models asked for."""
-        if not any(one.name == model.name and one.document.id == model.document.id for one in self._settled):
-            return None
-        return Placed(model.name, model.document.id, True, "volumes")
+    def placed(self, models: Sequence[Model]) -> Sequence[Placed | None]:
+        """As Settled says, where `missing` has just found the set to be of the very models asked for."""
+        there = {(one.name, one.document.id) for one in self._settled}
+        return [
+            Placed(model.name, model.document.id, True, "volumes")
+            if (model.name, model.document.id) in there
+            else None
+            for model in models
+        ]
 
     @contextlib.contextmanager
     def session(self, models: Sequence[Model], report: Report = silent) -> Iterator[Session]:

@@ -79,7 +79,7 @@ def plan(source: Source, models: Sequence[Model], target: Target, report: Report
             raise
         models, failed = _possible(models, target)
         missing = target.missing(models)
-    placed = [target.placed(model) if isinstance(target, Settled) else None for model in models]
+    placed = target.placed(models) if isinstance(target, Settled) else [None] * len(models)
     if all(placed):
         missing = ()
     if isinstance(source, Expecting) and (gone := lacking(missing, source.expects)):

@@ -106,10 +106,9 @@ class _Chooser:
         return found is not None and found.digest in (model.document.id, self._exact.expected_id(model))
 
     def _is_made(self, model: Model) -> bool:
-        if self._listed is None or model.name.folded not in self._listed:
-            return False
+        found = (self._listed or {}).get(model.name.folded)
         try:
-            return self._create.placed(model) is not None
+            return self._create.held(model, found) is not None
         except Unsupported:
             return False
 

@@ -150,7 +150,7 @@ def test_everything_arrives_and_is_known_again(ollama: Ollama, rewrites: bool) -
             again.missing(source.models())
     else:
         assert again.missing(source.models()) == ()
-        assert again.placed(source.model) is not None
+        assert again.placed([source.model])[0] is not None
     other = image("ALL", (MODEL, gguf("tiny-llama.gguf")), (SYSTEM, b"other"))
     with pytest.raises(Taken, match=r"its system prompt is another|its licence"):
         ServerCreate(ollama, source=other).missing(other.models())
