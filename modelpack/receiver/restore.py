@@ -442,7 +442,6 @@ class Directory:
         if os.listdir(path) and not os.path.isdir(os.path.join(path, "manifests")):
             raise Failure(REFUSED, path + " is neither empty nor a models directory: it has no manifests/")
         self.path, self.like = path, os.stat(path)
-        os.umask(0)  # modes are given below
 
     def find(self, *parts):
         """The path of a file there; a link on the way is refused, upper and lower case are one."""
@@ -464,7 +463,8 @@ class Directory:
         """Make *folder* and those above it, up to the directory."""
         if folder != self.path and not os.path.isdir(folder):
             self.make(os.path.dirname(folder))
-            os.mkdir(folder, stat.S_IMODE(self.like.st_mode))
+            os.mkdir(folder)
+            os.chmod(folder, stat.S_IMODE(self.like.st_mode))  # mkdir's own mode goes through the umask
             if hasattr(os, "chown"):
                 self.own(os.chown, folder, follow_symlinks=False)
 
