@@ -140,7 +140,7 @@ _ADVICE = {
     errno.ENOSPC: "Free some room there, or choose another place.",
     errno.EDQUOT: "The disk quota is used up: free some room there, or choose another place.",
     errno.EFBIG: "That file system (or a limit on this process) does not take a file so large. "
-    "FAT32 ends at 4 GiB: use exFAT, or pack into a folder of smaller blobs.",
+    "FAT32 ends at 4 GiB: use exFAT, or cut the bundle (pack --volume-size fat32, or less).",
     errno.EROFS: "It is mounted read-only.",
     errno.EACCES: "Run as a user who may, or choose another place.",
     errno.EPERM: "Run as a user who may, or choose another place.",

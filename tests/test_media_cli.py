@@ -547,7 +547,7 @@ def test_a_policy_binds(tar: Path, keys: Path, tmp_path: Path) -> None:
     fails(11, *load, "--policy", policy, cwd=where)
     fails(11, *load, cwd=where, MODELPACK_POLICY=str(policy))
     policy.write_text("require_signatures = true\n")
-    fails(4, *load, "--policy", policy, cwd=where, says="require_signatures")
+    fails(11, *load, "--policy", policy, cwd=where, says="require_signatures")
     policy.write_text('require_signature = true\nsigners = "signers"\n')
     fails(10, *load, "--policy", policy, cwd=where, says="unsigned")
     for command in (load, ("verify", tar.name), ("unpack", tar.name, "out")):

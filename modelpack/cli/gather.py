@@ -17,7 +17,7 @@ from modelpack.hands.slices_copies import need_of
 from modelpack.stores.volumes import VolumeSet
 from modelpack.verbs.collect import Collected, collect
 from modelpack.verbs.trust import Signed, Trust, check
-from modelpack.verbs.volumes_signed import another_set, stems_in
+from modelpack.verbs.volumes_signed import stems_in
 from modelpack.words.text import size
 
 
@@ -49,15 +49,13 @@ def command(sources: tuple[Path, ...], into: Path, trust: Trust, as_json: bool, 
     begun: list[Collected] = []
     try:
         with Progress(quiet=quiet) as progress:
-            done = collect(sources, into, progress, begun=begun.append)
+            done = collect(sources, into, progress, signed=signed, begun=begun.append)
     finally:  # also where the medium is full: it is told how far it got
         for one in begun:
             if as_json:
                 result_json(_as_json(one))
             else:
                 _show(into, one, quiet)
-    if signed is not None and signed.set_id not in (None, done.descriptor.id):
-        raise another_set(into)
     for problem in [*done.problems, *done.wrong]:
         complain(problem)
     if done.need:

@@ -87,7 +87,7 @@ def run(args: list[str] | None = None) -> NoReturn:
         code = 0
         sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
-        complain("interrupted; the next run takes up what is there")
+        complain("interrupted: run it again, and it takes up what it can")
         code = INTERRUPTED
     except click.ClickException as error:
         error.show()

@@ -60,7 +60,8 @@ class Media:
         """Make the volumes `only` once more, and look at them as `look` does."""
         done = remake(
             source, left.models, Path(output), self.only,
-            stem=self.stem, expects=left.expects, extras=extras, report=progress,
+            stem=self.stem, volume_size=self.cut.size if self.cut else None, expects=left.expects,
+            extras=extras, report=progress,
         )  # fmt: skip
         progress.rest()
         names = [done.volumes[number - 1].name for number in self.only]
@@ -131,7 +132,7 @@ def media_options(function: _F) -> _F:
         stem = check_stem(stem) if stem is not None else None
         if stem is not None and volume_size_ is None and only is None:
             raise Usage("--stem is for volumes: name a --volume-size")
-        cut = Cut(volume_size(volume_size_), stem) if volume_size_ is not None and only is None else None
+        cut = Cut(volume_size(volume_size_), stem) if volume_size_ is not None else None
         wanted = numbers(only) if only is not None else ()
         media = Media(cut, stem, wanted, attach, not no_script, read_back)
         return function(*args, media=media, **named)

@@ -79,10 +79,11 @@ def command(
     paths = [Path(one) for one in sources]
     if has_volumes(Path(place.text)) and all(one.exists() for one in paths):
         folder, stem = set_of(Path(place.text))
+        signed = None
         if trust != Trust():
-            check(VolumeSet([folder, *filter(Path.is_dir, paths)], stem=stem), trust, what)
+            signed = check(VolumeSet([folder, *filter(Path.is_dir, paths)], stem=stem), trust, what)
         with Progress(quiet=quiet) as progress:
-            done = repair_volumes(folder, paths, stem, progress)
+            done = repair_volumes(folder, paths, stem, progress, signed=signed)
         _leave(what, done, as_json=as_json, quiet=quiet)
         return
     with Progress(quiet=quiet) as progress, ExitStack() as stack:

@@ -66,12 +66,13 @@ class Extras:
         object.__setattr__(self, "attachments", tuple(sorted(self.attachments, key=lambda one: one.name)))
         seen: dict[str, str] = {}
         for one in self.attachments:
-            if (other := seen.setdefault(folded(one.name), one.name)) is not one.name:
+            if (other := seen.get(folded(one.name))) is not None:
                 raise Usage(
                     f"two attachments are called {one.name!r}"
                     + (f" and {other!r}, which some disks take for the same" if other != one.name else ""),
                     advice="Give one of the files another name.",
                 )
+            seen[folded(one.name)] = one.name
         if self.script is not None and len(self.script) > SMALL:
             raise Usage(f"{SCRIPT} is larger than 4 MiB")
 

@@ -166,9 +166,10 @@ These are WHAT. With ID, HOST, NAMESPACE, MODEL and TAG of one (for
 "example:8b": registry.ollama.ai, library, example and 8b):
 
     mkdir -p "$MODELS/manifests/HOST/NAMESPACE/MODEL"
+    whole=yes
     for b in $(grep -o 'sha256:[0-9a-f]\\{64\\}' blobs/sha256/ID | cut -c 8-)
-    do put $b || break; done &&
-    put ID manifests/HOST/NAMESPACE/MODEL/TAG
+    do put $b || whole=no; done
+    [ $whole = yes ] && put ID manifests/HOST/NAMESPACE/MODEL/TAG
 """
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from modelpack.errors import ModelpackError, Unchecked, Untrusted
@@ -13,6 +14,9 @@ from modelpack.hands.bytes import read_at
 from modelpack.hands.disk import open_path
 
 _ADVICE = "Keep it on this machine's own disk, where it came by another road: /etc/modelpack, for instance."
+
+
+_MOST_LINKS = 40  # what Linux follows
 
 
 def read_apart(
@@ -67,25 +71,38 @@ def keep_apart(
     files = [one for one in beside if os.path.lexists(one)]
     try:
         real = Path(os.path.realpath(path))
+        places = list(_places(path))
         found = os.stat(real)
         folders = [Path(os.path.realpath(one)) for one in inside]
         parents = [one.parent for one in (*files, *(Path(os.path.realpath(one)) for one in files))]
         devices = {os.stat(one).st_dev for one in (*folders, *parents, *filter(os.path.exists, files))}
         near = {Path(os.path.realpath(one)) for one in parents}
+        on = {found.st_dev, *(os.lstat(place).st_dev for place in places)}
     except OSError as error:
         raise Unchecked(f"{what} cannot be read: {error.strerror}", where=path) from None
     if read is not None and not os.path.samestat(found, read):
         raise Unchecked(f"{what} changes while it is read", where=path)
-    if any(real.is_relative_to(one) for one in folders):
+    if any(place.is_relative_to(one) for one in folders for place in places):
         raise Untrusted(f"{what} lies inside what it should vouch for", where=path, advice=_ADVICE)
-    if real.parent in near:
+    if any(place.parent in near for place in places):
         raise Untrusted(
             f"{what} lies in the same directory as what it should vouch for", where=path, advice=_ADVICE
         )
-    if found.st_dev in devices and found.st_dev not in own_devices():
+    if (devices & on) - own_devices():
         raise Untrusted(
             f"{what} lies on the same medium as what it should vouch for", where=path, advice=_ADVICE
         )
+
+
+def _places(path: Path) -> Iterator[Path]:
+    """Where each link on the way from *path* to its file lies, and that file: whoever lays a link chooses."""
+    for _ in range(_MOST_LINKS):
+        path = Path(os.path.realpath(path.parent)) / path.name
+        yield path
+        if not path.is_symlink():
+            return
+        path = path.parent / os.readlink(path)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
 def own_devices() -> frozenset[int]:

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from modelpack.errors import Local, ModelpackError, Refused, from_os
@@ -260,16 +260,23 @@ class Slices:
             one.appear(folder, replace=replace)
 
 
-def put_texts(there: Folder, folder: Folder, texts: Sequence[tuple[str, bytes]]) -> None:
-    """Small files into *folder*, each whole or not at all, in place of those that had their names before."""
-    for name, raw in texts:
+def put_texts(there: Folder, texts: Mapping[str, bytes]) -> Callable[[Folder], None]:
+    """Write small files in *there*; what comes back gives them their names in a folder, each whole."""
+    written: list[tuple[str, str]] = []
+    for name, raw in texts.items():
         scratch = f"{_PREFIX}text-{secrets.token_hex(8)}"
         fd = there.create(scratch, 0o666)
         try:
             Writer(fd).write_at(memoryview(raw), 0)
             os.fsync(fd)
         except OSError as error:
-            raise from_os(error, folder.path / name) from error
+            raise from_os(error, there.path.parent / name) from error
         finally:
             os.close(fd)
-        there.rename(scratch, folder, name)
+        written.append((scratch, name))
+
+    def appear(folder: Folder) -> None:
+        for scratch, name in written:
+            there.rename(scratch, folder, name)
+
+    return appear

@@ -71,7 +71,8 @@ class Joined:
             raise NotFound(
                 f"{count} missing or cut; {need_of(lacking)}",
                 where=", ".join(map(str, self.folders)),
-                advice="Bring them, and name each folder that holds some (--also DIR).",
+                advice="Bring them: `gather DIR… --into SET` puts them together, or name each folder that "
+                "holds some by --also (load, plan, verify).",
             )
 
     def open(self, offset: int, size: int) -> JoinedReader:

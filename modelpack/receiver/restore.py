@@ -43,6 +43,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+import time
 import urllib.parse
 
 MISSING, DAMAGED, UNSUPPORTED, REFUSED, UNREACHABLE, LOCAL, UNTRUSTED, UNCHECKED = 3, 4, 5, 6, 7, 9, 10, 11
@@ -50,6 +51,7 @@ PIECE, DOCUMENT = 1 << 20, 4 << 20  # bytes at a time; the most that a document 
 CONTAINERS = 100000  # the most lists and objects in a document: each takes far more memory than its two bytes
 STRIPPED = ("README.txt", "restore.py")  # what stations on the way may take out
 LAYER, OURS = "application/vnd.ollama.image.", "application/vnd.ollama-modelpack."
+DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 NAME, NOTE = "org.opencontainers.image.ref.name", "dev.ollama-modelpack."
 NEWER = " is of a newer kind: use the restore.py of the modelpack that made it"
 WINDOWS = os.name == "nt"  # where "/usr/bin" would be on the drive one stands on, which may be the medium
@@ -157,7 +159,11 @@ def document(raw):
     """The JSON value in *raw*; ValueError."""
     if raw.count(b"{") + raw.count(b"[") > CONTAINERS:
         raise ValueError("too many lists and objects")
-    return json.loads(raw.decode())
+
+    def refuse(word):
+        raise ValueError(word + " is no number")
+
+    return json.loads(raw.decode(), parse_constant=refuse)
 
 
 def members(parts):
@@ -170,7 +176,9 @@ def members(parts):
     while place + 512 <= end and len(found) < 100000:
         head = b"".join(stretch(parts, place, 512))
         if head == bytes(512):
-            break
+            if b"".join(stretch(parts, place, 1024)) != bytes(1024):
+                break
+            return found
         with expecting(f"{parts[0][0]}: a header of the tar, at byte {place},"):
             size, kind = number(head[124:136]), head[156:157]
             if sum(head[:148]) + 256 + sum(head[156:]) != number(head[148:156]) or size < 0:
@@ -183,11 +191,14 @@ def members(parts):
             if notes.get(b"size", b"").isdigit():
                 size = int(notes[b"size"][:19])
             name = notes.get(b"path", head[:100].rstrip(b"\0")).decode("utf-8", "replace")
-            if kind in b"\x0007":
-                found[name[2:] if name.startswith("./") else name] = (place, size)
+            name = name[2:] if name.startswith("./") else name
+            if kind not in b"\x00057" or name in found:
+                raise Failure(DAMAGED, f"{parts[0][0]} is no bundle: {name} is a link, or there twice")
+            if kind != b"5":
+                found[name] = (place, size)
             notes = {}
         place += size + -size % 512
-    return found
+    raise Failure(DAMAGED, parts[0][0] + " is cut: it has no end")
 
 
 class Bundle:
@@ -229,6 +240,11 @@ class Bundle:
 
 def open_bundle(places, signers):
     """The bundle in *places*: folders, or one tar."""
+    for place in places:
+        if not os.path.exists(place):
+            raise Failure(MISSING, "there is no " + place)
+        if re.search(r"\.tar\.\d{3}\Z", place):
+            raise Failure(MISSING, place + " is one volume of a set: name its folder by --from")
     found = [place for place in places if os.path.isfile(place)]
     for folder in (place for place in places if os.path.isdir(place)):
         names = [name for name in sorted(os.listdir(folder)) if not name.startswith("._")]
@@ -239,7 +255,7 @@ def open_bundle(places, signers):
     sets = [path for path in found if path.endswith(".volumes.json")]
     if sets:
         return open_set(places, sets, signers)
-    if len(found) != 1 or not all(map(os.path.exists, places)):
+    if len(found) != 1:
         raise Failure(MISSING, f"no bundle, or several, in {', '.join(places)}: name it by --from")
     return Bundle(None, [(found[0], plain_size(found[0]))], found[0] + ".sig")
 
@@ -249,10 +265,13 @@ def open_set(folders, sets, signers):
     raw, stem = small(sets[0]), os.path.basename(sets[0])[: -len(".volumes.json")]
     if any(os.path.basename(path) != stem + ".volumes.json" or small(path) != raw for path in sets):
         raise Failure(REFUSED, "volumes of different sets: " + ", ".join(sets))
-    sums = os.path.join(os.path.dirname(sets[0]), stem + ".sha256")
-    text = small(sums) if signers is not None or plain_size(sums) is not None else b""
+    there = [os.path.join(folder, stem + ".sha256") for folder in folders]
+    papers = [path for path in there if plain_size(path) is not None]
+    sums = (papers or there)[0]  # every medium should have them; one is enough
+    text = small(sums) if signers is not None or papers else b""
     if signers is not None:
-        check_signature(text, sums + ".sig", "modelpack-set", signers, folders)
+        signatures = [path + ".sig" for path in there if plain_size(path + ".sig") is not None]
+        check_signature(text, (signatures or [sums + ".sig"])[0], "modelpack-set", signers, folders)
         with expecting(sums):
             if sums_in(text)[stem + ".volumes.json"] != sha256(raw):
                 raise Failure(DAMAGED, sets[0] + " is not the one that was signed")
@@ -304,9 +323,8 @@ def check_signature(text, signature, namespace, signers, inside):
         raise Failure(UNCHECKED, "there is no ssh-keygen here: compare the fingerprint by --expect instead")
     with tempfile.TemporaryDirectory() as folder:
         copies = [os.path.join(folder, name) for name in ("sig", "signers")]
-        for copy, raw in zip(copies, (small(signature), small(real))):
-            with open(copy, "wb") as file:
-                file.write(raw)
+        with open(copies[0], "wb") as file:
+            file.write(small(signature))
 
         def keygen(*words):
             command = [tool[0], "-Y", *words, "-s", copies[0], "-f", copies[1]]
@@ -318,11 +336,16 @@ def check_signature(text, signature, namespace, signers, inside):
                 raise Failure(UNCHECKED, "this ssh-keygen is older than OpenSSH 8.2: use --expect instead")
             return done.returncode, done.stdout.decode("utf-8", "replace"), told
 
-        _, names, told = keygen("find-principals")
-        for who in names.split("\n")[:-1]:
-            status, said, told = keygen("verify", "-n", namespace, "-I", who)
-            if status == 0 and said.startswith(f'Good "{namespace}" signature for {who} with '):
-                return say(said.strip())
+        lines, told = small(real).splitlines(), "no line is about its key"
+        for line in (
+            one for one in lines if one.strip() and one[:1] != b"#"
+        ):  # one by one: of several about one key, find-principals tells of the first alone
+            with open(copies[1], "wb") as file:
+                file.write(line + b"\n")
+            for who in keygen("find-principals")[1].split("\n")[:-1]:
+                status, said, told = keygen("verify", "-n", namespace, "-I", who)
+                if status == 0 and said.startswith(f'Good "{namespace}" signature for {who} with '):
+                    return say(said.strip())
     raise Failure(UNTRUSTED, f"{signature}: no good signature by any of {signers} ({told})")
 
 
@@ -373,17 +396,32 @@ class Model:
 
         self.name, self.parts = parse_name(name)
         manifest = document(read(entry))
+        if manifest["artifactType"] != OURS + "model.v1":
+            raise Failure(UNSUPPORTED, self.name + " is no model of modelpack's")
         self.recipe = manifest["config"]["mediaType"] == OURS + "recipe.v1+json"  # what servers make
         if not self.recipe and manifest["config"]["mediaType"] != OURS + "image.v1+json":
             raise Failure(UNSUPPORTED, self.name + NEWER)
         self.raw = read(manifest["config"])
         self.id, self.body = sha256(self.raw), document(self.raw)
         self.blobs, self.base = dict(map(described, manifest["layers"])), self.body.get("from")
-        self.layers = [] if self.recipe else [self.body["config"], *self.body["layers"]]
+        self.layers = [] if self.recipe else [self.body["config"], *(self.body.get("layers") or [])]
+        if not self.recipe and (self.body["schemaVersion"], self.body.get("mediaType", DOCKER)) != (
+            2,
+            DOCKER,
+        ):
+            raise Failure(UNSUPPORTED, self.name + " has a manifest of another kind than Ollama's")
         if self.recipe and set(self.body) - FIELDS:
             raise Failure(UNSUPPORTED, self.name + " asks a server for more than a recipe may")
         if not self.recipe and dict(map(described, self.layers)) != self.blobs:
             raise Failure(DAMAGED, f"the manifests of {self.name} contradict each other")
+
+
+def named(index):
+    """Names and entries of the models in an index; other tools drop the type from it, not the name."""
+    for one in index["manifests"]:
+        name = (one.get("annotations") or {}).get(NAME)
+        if one.get("artifactType", OURS + "model.v1") == OURS + "model.v1" and name is not None:
+            yield name, one
 
 
 def read_models(bundle, raw):
@@ -398,8 +436,11 @@ def read_models(bundle, raw):
             listed = bundle.read("expects.json")
             list(hashed([listed], notes[NOTE + "expects"].split(":")[-1], "expects.json"))
             bundle.expects = set(dict(map(described, document(listed)["blobs"])))
-        ours = [one for one in index["manifests"] if one.get("artifactType") == OURS + "model.v1"]
-        models = [Model(bundle, one["annotations"][NAME], one) for one in ours]
+        models = [Model(bundle, name, one) for name, one in named(index)]
+    if not models:
+        raise Failure(MISSING, "the bundle holds no model")
+    if len({model.name.lower() for model in models}) < len(models):
+        raise Failure(DAMAGED, "index.json names a model twice")
     for digest, size in {pair for model in models for pair in model.blobs.items()}:
         found = bundle.find("blobs/sha256/" + digest)
         if found is None and digest not in bundle.expects:
@@ -439,9 +480,14 @@ class Directory:
 
     def __init__(self, path):
         os.makedirs(path, exist_ok=True)
-        if os.listdir(path) and not os.path.isdir(os.path.join(path, "manifests")):
+        names = os.listdir(path)
+        left = [name for name in names if name.startswith(".restore-")]  # of a run that was killed
+        if "manifests" not in names and set(names) - {"blobs", *left}:
             raise Failure(REFUSED, path + " is neither empty nor a models directory: it has no manifests/")
         self.path, self.like = path, os.stat(path)
+        for one in (os.path.join(path, name) for name in left):
+            if plain_size(one) is not None and os.lstat(one).st_mtime < time.time() - 3600:
+                os.unlink(one)  # a run that is under way writes to its own
 
     def find(self, *parts):
         """The path of a file there; a link on the way is refused, upper and lower case are one."""
@@ -539,12 +585,16 @@ class Server:
     def restore(self, bundle, model):
         """Upload the files of *model*, then have the server make it; its manifest is the server's own."""
         with expecting(self.url + "/api/tags"):
-            tags = document(self.ask("GET", "/api/tags")[1])["models"]
+            status, words = self.ask("GET", "/api/tags")
+            if status != 200:
+                raise Failure(REFUSED, f"{self.url}/api/tags: {status} {words[:300]!r}")
+            tags = document(words)["models"]
             there = {parse_name(one["name"])[0].lower(): one["digest"] for one in tags}
         if there.get(model.name.lower()) == model.id:
             return say(model.name + " is there already, with the same ID")
         if model.name.lower() in there:
-            raise Failure(REFUSED, model.name + " stands there for another model: `ollama rm` that one first")
+            what = " is there under another ID: of an earlier create, or another model: `ollama rm` it first"
+            raise Failure(REFUSED, model.name + what)
         with expecting("the document of " + model.name):
             request, digests = create_request(bundle, model)
             if model.base and parse_name(model.base)[0].lower() not in there:  # it would ask its registry
@@ -560,7 +610,7 @@ class Server:
                 raise Failure(REFUSED, f"{self.url} refused a blob: {status} {words[:300]!r}")
         status, words = self.ask("POST", "/api/create", json.dumps(request).encode())
         last = (words.splitlines() or [b""])[-1]
-        if status != 200 or last.replace(b" ", b"") != b'{"status":"success"}':
+        if status != 200 or b'{"error"' in words or last.replace(b" ", b"") != b'{"status":"success"}':
             raise Failure(REFUSED, f"{self.url} did not make {model.name}: {status} {last[:300]!r}")
         return say(f"{model.name} is made; the server gave it an ID of its own")
 
@@ -650,13 +700,22 @@ def main():
         for model in models:
             say(f"{model.name}  {model.id[:12]}  {sum(model.blobs.values())} bytes")
     if args.to and not (args.list or args.check):
-        target = kind(args.to)
+        target, refused = kind(args.to), None
         for model in sorted(models, key=lambda one: (one.recipe, bool(one.base))):
-            target.restore(bundle, model)
+            try:
+                target.restore(bundle, model)
+            except Failure as failure:
+                if failure.code != REFUSED or len(models) == 1:
+                    raise
+                refused = refused or failure  # the others do not depend on it
+                say("restore.py: " + str(failure), sys.stderr)
+        if refused:
+            raise Failure(REFUSED, "not all models were restored: see above")
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # so that temporary files are removed
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+        signal.signal(number, lambda *_: sys.exit(130))  # so that temporary files are removed
     try:
         main()
     except Failure as failure:

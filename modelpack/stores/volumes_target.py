@@ -184,20 +184,24 @@ class VolumesTarget:
         self, slices: Slices, descriptor: Descriptor, models: Sequence[Model], folder: Folder, there: Folder
     ) -> None:
         old = self._look(models)
-        for name in old:  # from here on the old set is none, and nobody takes what comes for a part of it
-            if name.endswith((DESCRIPTOR, SUMS, SIGNATURE)):
-                folder.remove(name)
-        folder.sync()
-        slices.appear(folder, replace=self._replace)
         files: dict[str, bytes] = {}
         if self._readme is not None:
             files[README] = self._readme(models)
         if self._extras.script is not None:
             files[SCRIPT] = self._extras.script
         sums = sums_of(descriptor, {name: Digest.of(raw) for name, raw in files.items()})
-        put_texts(there, folder, [*files.items(), (descriptor.stem + SUMS, sums)])
+        # All that needs room is on the medium before anything of an old set goes.
+        texts = put_texts(there, {**files, descriptor.stem + SUMS: sums})
+        last = put_texts(there, {descriptor.name: descriptor.raw()})
+        for suffix in (DESCRIPTOR, SUMS, SIGNATURE):
+            # One of the same name is none from here on: nobody takes what comes for a part of it.
+            if descriptor.stem + suffix in old:
+                folder.remove(descriptor.stem + suffix)
+        folder.sync()
+        slices.appear(folder, replace=self._replace)
+        texts(folder)
         folder.sync()  # names reach the medium in this order, too
-        put_texts(there, folder, [(descriptor.name, descriptor.raw())])
+        last(folder)
         new = {*files, descriptor.name, descriptor.stem + SUMS, *(one.name for one in descriptor.volumes)}
         for name in old:
             if name not in new:

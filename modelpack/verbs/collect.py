@@ -8,20 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modelpack.documents.sshsig import SET
-from modelpack.documents.sums import sums_say
-from modelpack.documents.volumes import SUMS, Descriptor
-from modelpack.errors import Corrupt, ModelpackError, Refused, Unchecked
+from modelpack.documents.volumes import Descriptor
+from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Unchecked
 from modelpack.hands.blocks import hash_blocks
 from modelpack.hands.disk import Folder, open_path
-from modelpack.hands.sshsig import keygen
+from modelpack.verbs.collect_papers import papers_into
 from modelpack.verbs.collect_parts import Part, Parts
 from modelpack.verbs.hashes import cores
+from modelpack.verbs.trust import Signed
 from modelpack.verbs.volumes import candidates, size_of
 from modelpack.verbs.volumes_look import Looked, State, judge, look, touched
-from modelpack.verbs.volumes_papers import SIGNATURE, TEXTS, Papers, papers, read_sums, vouches
-from modelpack.words.blob import SMALL
-from modelpack.words.digest import Digest
+from modelpack.verbs.volumes_papers import Papers, papers, vouches
+from modelpack.verbs.volumes_signed import another_set
 from modelpack.words.report import Moved, Report, Stage, silent
 from modelpack.words.volume import Volume
 
@@ -56,6 +54,7 @@ def collect(
     stem: str | None = None,
     *,
     notes: bool = True,
+    signed: Signed | None = None,
     begun: Callable[[Collected], object] = bool,
 ) -> Collected:
     """Put what *sources* (folders, volumes, a whole tar) have of a set together in the folder *into*.
@@ -66,18 +65,26 @@ def collect(
     *notes*, those that an earlier run has made are read again only when nothing else is needed any more.
     Once it is known what *into* has, *begun* gets the result, which fills up from there on.
 
-    Raises as `papers` does, Refused where *sources* hold another set than *into*, Local where *into* cannot
-    keep what comes. A medium that is bad, or goes away, is among the problems.
+    Where it was *signed* well, what was signed is what comes: no other set, no other papers.
+
+    Raises as `papers` does, Unexpected where it is not the set that was signed, Refused where *sources* hold
+    another set than *into*, Local where *into* cannot keep what comes. A medium that is bad, or goes away, is
+    among the problems.
     """
+    for one in sources:
+        if not one.is_dir():
+            os.close(open_path(one))  # mistyped, or not mounted
     folders = list(dict.fromkeys(one if one.is_dir() else one.absolute().parent for one in sources))
-    said = _set_of(folders, into, stem)
+    said = _set_of(folders, into, stem, signed)
     descriptor = said.descriptor
+    if signed is not None and signed.set_id not in (None, descriptor.id):
+        raise another_set(into)
     result = Collected(descriptor)
     with Folder.at(into, create=True) as root:
         root.lock()  # of two runs, the second looks when the first has done
         parts = Parts(root, descriptor, report)
         try:
-            _papers(folders, parts, said, result)
+            papers_into(parts, folders, said, signed, result.papers, result.problems)
             known = parts.known() if notes else set()
             ours = _take_stock(parts, into, known, result, report)
             begun(result)
@@ -95,12 +102,14 @@ def collect(
             }
         finally:
             parts.close()
-    result.wrong = papers([into], descriptor.stem).problems
+    result.wrong = papers([into], descriptor.stem, signed).problems
     return result
 
 
-def _set_of(folders: Sequence[Path], into: Path, stem: str | None) -> Papers:
-    """What is gathered: the set that *into* holds already, else the one in *folders*."""
+def _set_of(folders: Sequence[Path], into: Path, stem: str | None, signed: Signed | None) -> Papers:
+    """What is gathered: the set that was *signed*, or that *into* holds already, or that *folders* hold."""
+    if signed is not None and signed.set_id is not None:
+        return papers([*folders, *([into] if into.is_dir() else [])], stem, signed)
     try:
         ours = papers([into], stem) if into.is_dir() else papers(folders, stem)
     except (Unchecked, Corrupt):  # no descriptor, or a damaged one
@@ -134,60 +143,6 @@ def _has_any(folder: Path, descriptor: Descriptor) -> bool:
     return False
 
 
-def _papers(folders: Sequence[Path], parts: Parts, said: Papers, result: Collected) -> None:
-    """Have the descriptor and what the sums vouch for beside the volumes, as far as some folder has it."""
-    descriptor = said.descriptor
-    name, into = descriptor.stem + SUMS, parts.root.path
-    right = {descriptor.name: said.raw}
-    every = tuple(dict.fromkeys((into, *folders)))
-    held: list[tuple[Path, bytes, bytes | None]] = []
-    for folder in every:
-        raw = _small(folder, name)
-        with contextlib.suppress(Corrupt):
-            read_sums(raw or b"", descriptor, folder / name)
-            held.append((folder, raw or b"", _small(folder, descriptor.stem + SIGNATURE)))
-    if held:
-        # Anybody can write sums that fit; what a signature is over comes first, whoever made it.
-        folder, raw, signature = next((one for one in held if _holds(one[1], one[2])), held[0])
-        right[name] = raw
-        if signature is None:
-            signature = next((one[2] for one in held if one[2] is not None and one[1] == raw), None)
-        if signature is not None:
-            right[descriptor.stem + SIGNATURE] = signature
-        for other, theirs, _ in held:
-            if theirs != raw:
-                what = (
-                    f"has another hash for README.txt or restore.py than the one of {folder}, which is taken"
-                )
-                result.problems.append(Corrupt(what, where=other / name))
-        sums = read_sums(raw, descriptor, folder / name)
-        for other in every:
-            for text in TEXTS:
-                found = _small(other, text)
-                if found is not None and Digest.of(found) == sums_say(sums, text):
-                    right.setdefault(text, found)
-    for paper, raw in right.items():
-        if _small(into, paper) != raw:
-            parts.document(paper, raw)
-            result.papers.append(paper)
-
-
-def _holds(sums: bytes, signature: bytes | None) -> bool:
-    """Whether *signature* is over *sums*, as far as that can be told here."""
-    with contextlib.suppress(Unchecked):
-        return signature is not None and keygen().holds(sums, signature, SET).key is not None
-    return False
-
-
-def _small(folder: Path, name: str) -> bytes | None:
-    """The small file *name* in *folder*; None where it is not there or not to be read."""
-    try:
-        with Folder.at(folder) as opened:
-            return opened.read(name, SMALL)
-    except ModelpackError:
-        return None
-
-
 def _take(
     sources: Sequence[Path],
     ours: Sequence[Path],
@@ -198,7 +153,11 @@ def _take(
 ) -> None:
     """Offer all that *sources* have, and what is left of *ours*; volumes appear as they get whole."""
     for source in sources:
+        before = len(problems)
         here = candidates(source, parts.descriptor, problems) if source.is_dir() else [source]
+        if not here and len(problems) == before and any(not one.whole for one in parts.parts.values()):
+            stem = parts.descriptor.stem
+            problems.append(NotFound(f"has nothing that could be a volume of the set {stem}", where=source))
         for path in here:
             _feed(path, parts, problems, report)
             result.made += parts.appear()  # at once: the next may be the one that breaks
@@ -251,7 +210,7 @@ def _feed(path: Path, parts: Parts, problems: list[ModelpackError], report: Repo
     except ModelpackError as error:
         problems.append(error)
         return
-    size = os.fstat(fd).st_size
+    size = whole = os.fstat(fd).st_size
     if named is not None and size not in {one.size for one in descriptor.volumes}:
         size = min(size, named.size)
     joined = named is None and size == descriptor.size
@@ -275,7 +234,7 @@ def _feed(path: Path, parts: Parts, problems: list[ModelpackError], report: Repo
         os.close(fd)
     if not joined:
         found = [hashes[index] for index in sorted(hashes)]
-        state, volume, bad, why = judge(descriptor, found, size_of(path), path.name)
+        state, volume, bad, why = judge(descriptor, found, whole, path.name)
         models = touched(descriptor, volume, bad) if volume is not None else ()
         problem = Looked(path, state, volume, bad, models=models, why=why).problem
         if problem is not None and (volume is not None or named is not None):

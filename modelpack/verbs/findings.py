@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from modelpack.documents.model import Model
-from modelpack.errors import ModelpackError, Unsupported
+from modelpack.errors import Local, ModelpackError, Unsupported
 from modelpack.stores import Described, MakesRequests, Target
 from modelpack.verbs.plans import Plan
 from modelpack.words.name import Name
@@ -31,6 +31,8 @@ class Finding:
     model: Name | None
     what: str
     advice: str = ""
+    local: bool = False
+    """Whether it is about this machine's disk, as an error while writing would be."""
 
     def to_json(self) -> dict[str, str | None]:
         """For scripts: `level`, `model` (its full name, or null), `what`, `advice`."""
@@ -39,13 +41,14 @@ class Finding:
 
 
 def stop(findings: Sequence[Finding], *, force: bool = False) -> None:
-    """Raise Unsupported where one of *findings* is an error; or, without *force*, a warning."""
+    """Raise Unsupported (of a disk Local) where one of *findings* is an error; without *force*, a warning."""
     for level, advice in (("error", ""), ("warning", "--force loads all the same.")):
         stopping = [one for one in findings if one.level == level]
         if stopping and not (level == "warning" and force):
             more = f" (and {len(stopping) - 1} more: see above)" if len(stopping) > 1 else ""
             first = stopping[0]
-            raise Unsupported(
+            kind = Local if first.local else Unsupported
+            raise kind(
                 f"{first.what}{more}", where=first.model or "", advice=f"{first.advice} {advice}".strip()
             )
 

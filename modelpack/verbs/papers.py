@@ -30,6 +30,7 @@ class Papers(Protocol):
     """What is signed, and by what: of a bundle, or of a set."""
 
     namespace: str
+    sums_name: str
     signature_name: str
     inside: tuple[Path, ...]
     """Folders that are the bundle's own."""
@@ -63,7 +64,7 @@ def papers_of(store: Signable) -> Papers:
 
 
 class _OfBundle:
-    namespace = BUNDLE
+    namespace, sums_name = BUNDLE, SUMS
 
     def __init__(self, store: Archive | FolderBundle | PipeSource) -> None:
         self.inside: tuple[Path, ...] = (store.path,) if isinstance(store, FolderBundle) else ()
@@ -105,13 +106,13 @@ class _OfSet:
         self.inside: tuple[Path, ...] = store.folders
         self.beside: tuple[Path, ...] = ()
         stem = store.stem or _stem_in(store.folders)
-        self._sums, self._descriptor = stem + SET_SUMS, stem + DESCRIPTOR
-        self.signature_name = f"{self._sums}.sig"
+        self.sums_name, self._descriptor = stem + SET_SUMS, stem + DESCRIPTOR
+        self.signature_name = f"{self.sums_name}.sig"
 
     def sums(self) -> list[bytes]:
-        found = self._copies(self._sums, SMALL)
+        found = self._copies(self.sums_name, SMALL)
         if not found:
-            raise NotFound(f"{self._sums} is missing: it is what is signed", where=self.inside[0])
+            raise NotFound(f"{self.sums_name} is missing: it is what is signed", where=self.inside[0])
         return found
 
     def signatures(self, given: bytes | None) -> list[tuple[bytes, bytes]]:
@@ -119,7 +120,7 @@ class _OfSet:
         return [(sums, one) for sums in self.sums() for one in found] if found else []
 
     def covered(self, sums: bytes) -> tuple[Digest, Mapping[str, Digest] | None, Digest | None]:
-        lines = parse_sums(sums, self._sums)
+        lines = parse_sums(sums, self.sums_name)
         signed = sums_say(lines, self._descriptor)
         copies = self._copies(self._descriptor, SMALL)
         if not copies:
@@ -131,7 +132,9 @@ class _OfSet:
                 continue
             found = Descriptor.parse(raw, self._descriptor)
             if any(sums_say(lines, one.name) != one.sha256 for one in found.volumes):
-                raise Corrupt(f"{self._sums} and {self._descriptor} contradict each other", advice=_CHANGED)
+                raise Corrupt(
+                    f"{self.sums_name} and {self._descriptor} contradict each other", advice=_CHANGED
+                )
             return found.bundle, lines, signed
         raise Corrupt(f"{self._descriptor} is not the one that was signed", advice=_CHANGED)
 

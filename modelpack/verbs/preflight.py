@@ -74,6 +74,7 @@ def _room(todo: Plan, _source: Source, target: Target) -> Iterator[Finding]:
             "error", None,
             f"{size(needed)} are needed in {target.path} and {size(room.free)} are free",
             "Free some room there, or choose another place.",
+            local=True,
         )  # fmt: skip
     for blob in todo.missing:
         if room.largest is not None and blob.size > room.largest:
@@ -82,6 +83,7 @@ def _room(todo: Plan, _source: Source, target: Target) -> Iterator[Finding]:
                 f"{target.path} takes no file of more than {size(room.largest)}; {blob.kind} {blob} has "
                 f"{size(blob.size)}",
                 "FAT32 ends at 4 GiB: use another file system, or raise the limit on this process.",
+                local=True,
             )  # fmt: skip
 
 

@@ -54,6 +54,7 @@ def remake(
     only: Sequence[int],
     *,
     stem: str | None = None,
+    volume_size: int | None = None,
     expects: Expects = NOTHING,
     extras: Extras = NONE,
     report: Report = silent,
@@ -61,10 +62,17 @@ def remake(
     """Make the volumes *only* of the set in *folder* once more, from *models* of *source*.
 
     The set's descriptor has to be there; the volumes need not. Raises Usage where the set has no such volume,
-    Refused where the bytes would be others than the descriptor says, Corrupt where that is a damaged blob's
-    fault. A volume that was right gets its name, whatever becomes of the next.
+    or volumes of another size than *volume_size*; Refused where the bytes would be others than the descriptor
+    says; Corrupt where that is a damaged blob's fault. A volume that was right gets its name, whatever
+    becomes of the next.
     """
     descriptor = read_descriptor([folder], stem)
+    if volume_size not in (None, descriptor.volume_size):
+        raise Usage(
+            f"the set's volumes have {descriptor.volume_size} bytes, not {volume_size}",
+            where=folder / descriptor.name,
+            advice="Leave --volume-size out, or pack the set anew with --replace.",
+        )
     if unknown := [n for n in only if not 0 < n <= len(descriptor.volumes)]:
         raise Usage(
             f"the set {descriptor.stem} has no volume {unknown[0]}: it has {len(descriptor.volumes)}",

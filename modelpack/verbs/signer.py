@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from modelpack.documents.sshsig import Signature, lines_of
+from modelpack.documents.sshsig import BUNDLE, SET, Signature, lines_of
 from modelpack.errors import Corrupt, ModelpackError, Unchecked, Untrusted
 from modelpack.hands.sshsig import Keygen, keygen
 
@@ -39,6 +39,8 @@ def signer(
     tool = keygen()
     over = tool.holds(data, signature.raw, signature.namespace)
     if over.key is None:
+        if signature.namespace != namespace and signature.namespace in (BUNDLE, SET):
+            raise _another_purpose(signature, namespace, where)
         if "unsupported" in over.words:
             raise Unchecked(
                 f"could not check the signature: this ssh-keygen does not know its kind of key "
@@ -50,11 +52,7 @@ def signer(
             "BAD signature: it is over other bytes, or one of the two was changed", where=where, advice=_BAD
         )
     if signature.namespace != namespace:
-        raise Untrusted(
-            f"signed for another purpose: {signature.namespace[:100]!r}, not {namespace!r}",
-            where=where,
-            advice="`modelpack sign` signs bundles and sets.",
-        )
+        raise _another_purpose(signature, namespace, where)
     lines = lines_of(signers, signature.key)
     if not lines:
         raise Untrusted(
@@ -71,6 +69,14 @@ def signer(
                 )
             raise Untrusted(f"revoked: the key {found.key} of {found.who}", where=where, advice=_ASK)
     return found
+
+
+def _another_purpose(signature: Signature, namespace: str, where: object) -> Untrusted:
+    return Untrusted(
+        f"signed for another purpose: {signature.namespace[:100]!r}, not {namespace!r}",
+        where=where,
+        advice="`modelpack sign` signs bundles and sets; the signature of one is none of the other.",
+    )
 
 
 def _permitted(
@@ -109,11 +115,11 @@ def _not_permitted(key: str, reasons: Sequence[str], where: object) -> Modelpack
             where=where,
             advice=f"{advice}. Is the clock right?",
         )
-    if any("bad options" in one for one in reasons):  # of a newer OpenSSH, or mistyped
+    if any("bad options" in one or "invalid key" in one for one in reasons):  # of a newer OpenSSH, mistyped
         return Unchecked(
             f"could not check the signature: ssh-keygen does not understand the signers' line for {key}",
             where=where,
-            advice=advice,
+            advice=f"{advice}. A line begins with a name: alice@example.com ssh-ed25519 AAAA…",
         )
     return Untrusted(
         f"unknown signer: the signers' line for the key {key} does not let it sign this",

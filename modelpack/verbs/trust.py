@@ -63,6 +63,8 @@ class Signed:
     fingerprint: Digest | None = None
     lines: Mapping[str, Digest] | None = field(default=None, repr=False, compare=False)
     set_id: Digest | None = None
+    papers: tuple[bytes, bytes] | None = field(default=None, repr=False, compare=False)
+    """The very sums that were signed, and the signature over them; None where it was not checked."""
 
     def shown(self) -> str:
         """A line for people; what stands in it comes from elsewhere."""
@@ -97,10 +99,14 @@ class Signed:
 def read_policy(path: Path) -> Policy:
     """The policy file at *path*; its paths are relative to its own directory.
 
-    Corrupt where it is no policy; Unchecked where it is missing or cannot be read; Untrusted where everybody
-    may write to it. None of these is the same as having none.
+    Unchecked where it is missing, cannot be read or is no policy; Untrusted where everybody may write to it.
+    None of these is the same as having none.
     """
-    found = Policy.parse(read_apart(path, POLICY_LIMIT, _POLICY), path)
+    raw = read_apart(path, POLICY_LIMIT, _POLICY)
+    try:
+        found = Policy.parse(raw, path)
+    except Corrupt as error:  # that says nothing of any bundle
+        raise Unchecked(f"the policy {error.what}", where=path, advice=error.advice) from None
     folder = path.absolute().parent
     return replace(
         found,
@@ -133,10 +139,10 @@ def check(store: Source, trust: Trust, place: object) -> Signed:
     given = None if trust.signature is None else _given(trust.signature)
     try:
         found = papers.signatures(given)
-    except NotFound as error:
+    except NotFound:
         if signers:
             raise Unchecked(
-                f"could not check the signature: what it was made for is missing, {error.where}",
+                f"could not check the signature: {papers.sums_name}, which it was made for, is missing",
                 where=place,
                 advice="It was taken out on the way: copy it from where the signature is from.",
             ) from None
@@ -146,8 +152,12 @@ def check(store: Source, trust: Trust, place: object) -> Signed:
         raise Untrusted(
             f"unsigned: there is no {papers.signature_name}",
             where=place,
-            advice="Ask for the signature (--signature FILE names it), or, where the fingerprint came by "
-            "another road: --expect FINGERPRINT.",
+            advice="Ask for the signature; --signature FILE names it where it lies elsewhere."
+            + (
+                ""
+                if trust.policy is not None and trust.policy.require_signature
+                else " Or compare the fingerprint by another road: --expect FINGERPRINT instead."
+            ),
         )
     if found and signers:
         signed = _checked(papers, found, signers, revoked, place)
@@ -216,7 +226,7 @@ def _checked(
             first = first or error
             continue
         names = tuple(dict.fromkeys(one.who for one in who))
-        return Signed(GOOD, names, who[0].key, fingerprint, lines, set_id)
+        return Signed(GOOD, names, who[0].key, fingerprint, lines, set_id, (sums, raw))
     raise first or Unchecked("could not check the signature", where=place)
 
 

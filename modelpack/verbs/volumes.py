@@ -11,6 +11,7 @@ from modelpack.documents.volumes import DESCRIPTOR, SUMS, Descriptor
 from modelpack.errors import ModelpackError, Refused, Unexpected
 from modelpack.hands.disk import Folder
 from modelpack.stores.volumes import VolumeSet
+from modelpack.verbs.trust import Signed
 from modelpack.verbs.verdict import Remark
 from modelpack.verbs.volumes_look import Looked as Looked
 from modelpack.verbs.volumes_look import State as State
@@ -66,19 +67,23 @@ def verify_set(
     stem: str | None = None,
     *,
     expect: Digest | None = None,
+    signed: Signed | None = None,
     sha256: bool = False,
     read_back: bool = False,
     report: Report = silent,
 ) -> Set:
     """Check every volume of the set (of this *stem*) that lies in *folders*, and the papers beside them.
 
-    Raises what keeps it from looking: as of `papers`, Unexpected where the bundle is not *expect*. A
-    folder that goes away later is among the problems (Unchecked).
+    Where it was *signed* well, what was signed is what counts. Raises what keeps it from looking: as of
+    `papers`, Unexpected where the bundle is not *expect*. A folder that goes away later is among the problems
+    (Unchecked).
     """
-    said = papers(folders, stem)
+    said = papers(folders, stem, signed)
     if expect not in (None, said.descriptor.bundle):
         raise _unexpected(said.descriptor, expect, folders[0])
-    found = Set(said.descriptor, problems=said.problems, remarks=said.remarks)
+    foreign = {one.where: one for one in said.remarks if one.kind == "foreign"}  # by their names, so far
+    others = [one for one in said.remarks if one.kind != "foreign"]
+    found = Set(said.descriptor, problems=said.problems, remarks=others)
     paths = [path for folder in folders for path in candidates(folder, said.descriptor, found.problems)]
     report(Stage("checking", sum(size_of(path) for path in paths)))
     for path in paths:
@@ -88,15 +93,19 @@ def verify_set(
             volume = next((v for v in said.descriptor.volumes if v.name == path.name), None)
             one = Looked(path, State.UNCHECKED, volume, why=unreadable(error).what)
         if one.volume is None and path.name not in {v.name for v in said.descriptor.volumes}:
-            found.remarks.append(Remark("foreign", "is not of this set, and was not used", str(path)))
+            foreign.setdefault(
+                str(path), Remark("foreign", "is not of this set, and was not used", str(path))
+            )
             continue
         found.copies.append(one)
         if one.volume is not None and one.volume.name != path.name:
+            foreign.pop(str(path), None)
             what = f"holds volume {one.volume.n}"
             advice = (
                 f"Rename it before you join the set by `cat` or check it by {said.descriptor.stem}{SUMS}."
             )
             found.remarks.append(Remark("misnamed", what, str(path), advice))
+    found.remarks += foreign.values()
     found.copies.sort(key=lambda one: one.volume.n if one.volume is not None else 0)
     return found
 
@@ -126,7 +135,7 @@ def has_volumes(path: Path, also: Sequence[Path] = ()) -> bool:
 
     Those are known by their own marks, whatever else was put into their folder.
     """
-    if not also and any((path / one).exists() for one in ("oci-layout", "index.json", "manifests")):
+    if any((path / one).exists() for one in ("oci-layout", "index.json", "manifests")):
         return False
     return is_volumes(path, also)
 

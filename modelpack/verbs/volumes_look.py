@@ -40,7 +40,7 @@ class Looked:
 
     `bad` are its blocks, from 0, that are damaged, missing or `unread` (the medium does not give them back);
     `models` those whose bytes lie there. `memory` says why the bytes may have come from there, not from the
-    medium, where that was asked for. `why` has more words; `read` counts bytes.
+    medium, where that was asked for. `why` has more words, `advice` what to do; `read` counts bytes.
     """
 
     path: Path
@@ -52,6 +52,7 @@ class Looked:
     why: str = ""
     memory: str = ""
     read: int = 0
+    advice: str = ""
 
     @property
     def problem(self) -> ModelpackError | None:
@@ -60,7 +61,8 @@ class Looked:
             return None
         kind = {State.FOREIGN: Refused, State.UNCHECKED: Unchecked, State.MISSING: NotFound}
         error: type[ModelpackError] = kind.get(self.state, Corrupt)
-        return error(f"{self.state}: {self.why}" if self.why else str(self.state), where=self.path)
+        what = f"{self.state}: {self.why}" if self.why else str(self.state)
+        return error(what, where=self.path, advice=self.advice)
 
 
 def judge(

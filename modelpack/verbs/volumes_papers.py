@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, 
 from modelpack.hands.disk import Folder
 from modelpack.hands.scratch import SCRATCH
 from modelpack.stores.volumes import descriptors as descriptors
+from modelpack.verbs.trust import Signed
 from modelpack.verbs.verdict import Remark
 from modelpack.words.blob import SMALL
 from modelpack.words.digest import Digest
@@ -19,6 +20,9 @@ from modelpack.words.digest import Digest
 SIGNATURE = SUMS + ".sig"
 TEXTS = ("README.txt", "restore.py")
 """Papers without a stem, which a transfer station may have taken out."""
+
+BRING = "It lies on every medium of the set: copy it here (load, plan and verify take --also DIR)."
+"""What to do where no descriptor can be read."""
 
 
 @dataclass
@@ -31,10 +35,11 @@ class Papers:
     remarks: list[Remark] = field(default_factory=list)
 
 
-def papers(folders: Sequence[Path], stem: str | None = None) -> Papers:
+def papers(folders: Sequence[Path], stem: str | None = None, signed: Signed | None = None) -> Papers:
     """What *folders* say of the one set (of this *stem*) whose descriptor lies in them.
 
-    Of several descriptors of one stem it is the one that a STEM.sha256 vouches for. Raises Unchecked where
+    Of several descriptors of one stem it is the one that was *signed*, or that a STEM.sha256 vouches for.
+    Where the signature is good, nothing else than what was signed is right. Raises Unchecked where
     there is none, Corrupt or Unsupported where none can be read, Usage where there are several sets.
     """
     found: dict[Digest, tuple[Descriptor, bytes, list[Path]]] = {}
@@ -46,7 +51,10 @@ def papers(folders: Sequence[Path], stem: str | None = None) -> Papers:
             vouched.add(one.id)
     if not found:
         raise wrong[0] if wrong else no_descriptor(folders)
-    chosen = vouched if len({one.stem for one, _, _ in found.values()}) == 1 and vouched else set(found)
+    if signed is not None and signed.set_id in found:
+        chosen = {signed.set_id}
+    else:
+        chosen = vouched if len({one.stem for one, _, _ in found.values()}) == 1 and vouched else set(found)
     if len(chosen) > 1:
         several = sorted(str(found[one][2][0]) for one in chosen)
         raise Usage(
@@ -63,7 +71,7 @@ def papers(folders: Sequence[Path], stem: str | None = None) -> Papers:
                 for one in paths
             ]
     for folder in folders:
-        _check(folder, descriptor, result)
+        _check(folder, descriptor, signed.lines if signed is not None else None, result)
     return result
 
 
@@ -72,7 +80,7 @@ def no_descriptor(folders: Sequence[Path]) -> Unchecked:
     return Unchecked(
         f"could not be checked: there is no *{DESCRIPTOR} beside it",
         where=folders[0],
-        advice="It lies on every medium of the set: copy it here, or name its folder with --also.",
+        advice=BRING,
     )
 
 
@@ -117,19 +125,26 @@ def vouches(folder: Path, descriptor: Descriptor) -> bool:
         return False
 
 
-def _check(folder: Path, descriptor: Descriptor, into: Papers) -> None:
-    """Hold the papers in *folder* against each other, and name what is foreign there."""
+def _check(folder: Path, descriptor: Descriptor, lines: Mapping[str, Digest] | None, into: Papers) -> None:
+    """Hold the papers in *folder* against each other, and *lines* that were signed; name what is foreign."""
     with Folder.at(folder) as opened:
         names = set(opened.names())
         sums: dict[str, Digest] | None = None
         try:
             sums = sums_in(opened, descriptor)
+            if lines is not None and sums != lines:
+                raise Corrupt(
+                    "is not the one that was signed",
+                    where=folder / (descriptor.stem + SUMS),
+                    advice="Copy it, README.txt and restore.py from the medium that has the right ones.",
+                )
         except NotFound as error:
             into.remarks.append(
                 Remark("stripped", "is not there, and vouches for nothing", error.where, _STRIPPED)
             )
         except ModelpackError as error:
             into.problems.append(error)
+        sums = dict(lines) if lines is not None else sums
         for name in TEXTS if sums is not None else ():
             due = sums_say(sums or {}, name)
             try:
@@ -149,7 +164,7 @@ def _check(folder: Path, descriptor: Descriptor, into: Papers) -> None:
         own |= {one for one in TEXTS if sums_say(sums or {}, one) is not None}
         for name in sorted(names - own):
             if not name.startswith(f"{descriptor.stem}.tar") and not name.endswith(DESCRIPTOR):
-                what = "is not of this set, and was not used"
+                what = "is called and sized as no file of this set, and was not used"
                 into.remarks.append(Remark("foreign", what, str(folder / name)))
 
 

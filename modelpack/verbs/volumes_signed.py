@@ -14,7 +14,7 @@ from modelpack.stores.volumes import VolumeSet
 from modelpack.verbs.trust import Signed, Trust, check
 from modelpack.verbs.volumes import Looked, Set, State, check_documents, verify_set
 from modelpack.verbs.volumes_look import look
-from modelpack.verbs.volumes_papers import descriptors, no_descriptor
+from modelpack.verbs.volumes_papers import BRING, descriptors, no_descriptor
 from modelpack.words.digest import Digest
 from modelpack.words.report import Report, Stage, silent
 
@@ -93,7 +93,7 @@ def check_volume(
         if failed and (trust != Trust() or isinstance(failed[0], Unsupported | Unexpected)):
             raise failed[0]
         why = f"{failed[0].where}: {failed[0].what}" if failed else f"there is no *{DESCRIPTOR} beside it"
-        return Alone(Looked(path, State.UNCHECKED, why=why))
+        return Alone(Looked(path, State.UNCHECKED, why=why, advice=BRING))
     report(Stage("checking", path.stat().st_size))
     sets = list({one.id: one for one, _ in fits}.values())
     looked = look(path, sets, sha256=sha256, read_back=read_back, report=report)
@@ -127,11 +127,13 @@ def check_set(
         raise Unchecked(
             f"could not be checked: the descriptor {wrong[0].what}",
             where=wrong[0].where,
-            advice="It lies on every medium of the set: copy it here, or name its folder with --also.",
+            advice=BRING,
         )
     if signed.set_id is not None and found and signed.set_id not in {one.id for _, one, _ in found}:
         raise another_set(place)
-    done = verify_set(folders, stem, expect=expect, sha256=sha256, read_back=read_back, report=report)
+    done = verify_set(
+        folders, stem, expect=expect, signed=signed, sha256=sha256, read_back=read_back, report=report
+    )
     if signed.set_id not in (None, done.descriptor.id) or (
         signed.fingerprint not in (None, done.descriptor.bundle)
     ):
