@@ -449,7 +449,7 @@ def test_signed_and_checked(form: str, here: Path, keys: Path) -> None:
     good("pack", GGUF, "-o", form, *size, cwd=here)
     load = ("load", form, "--to", "m", "--require-signature", "--signers", keys / "signers")
     fails(10, *load, cwd=here, says="unsigned")
-    assert "signed by ED25519 SHA256:" in signed(form, keys, here).stdout
+    assert "signed by\n  ED25519 SHA256:" in signed(form, keys, here).stdout
     strangers = signers_file(keys / "strangers", f"{ALICE} {public(keys / 'mallory')}")
     fails(10, *load[:-1], strangers, cwd=here, says="unknown signer")
     assert no_names(here / "m")

@@ -140,7 +140,7 @@ def test_a_passphrase_is_asked_for_at_the_terminal(tmp_path: Path, tiny: MemoryS
         pass
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, shown
     os.close(screen)
-    assert b"signed by ED25519 SHA256:" in shown
+    assert b"ED25519 SHA256:" in shown
     assert b"open sesame" not in shown
     assert accepted(Archive(tmp_path / "b.tar"), key, tmp_path / "signers")
 
@@ -211,9 +211,9 @@ def test_the_command(key: Path, tmp_path: Path, tiny: MemoryStore) -> None:
     store = tar_of(tmp_path / "b.tar", tiny)
     done = CliRunner().invoke(command, [str(store.path), "--key", str(key)])
     assert done.exception is None
-    assert done.stdout.startswith(f"{store.path}.sig: signed by ED25519 SHA256:")
+    assert done.stdout.startswith(f"{store.path}.sig: signed by\n  ED25519 SHA256:")
     assert str(store.fingerprint) in done.stderr
-    assert done.stdout.count("\n") == 1
+    assert done.stdout.count("\n") == 2
 
 
 def test_lines_of_a_signers_file(key: Path, tmp_path: Path) -> None:

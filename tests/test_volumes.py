@@ -565,6 +565,43 @@ def test_a_crash_while_another_set_is_replaced(pair: MemoryStore, tiny: MemorySt
     assert after > 20
 
 
+def test_a_crash_while_a_set_of_another_name_is_replaced(
+    pair: MemoryStore, tiny: MemoryStore, quick: Path
+) -> None:
+    """Whenever that is, one of the two is there, and the next run takes it up."""
+    for after in range(0, 1000, 3):
+        folder = quick / f"{after}"
+        pack(tiny, folder, 32768, stem="old")
+        right = {"old": bits(VolumeSet([folder])), "new": bits(pair)}
+        if dying(lambda: pack(pair, folder, 32768, stem="new", replace=True) and None, after) == 0:  # noqa: B023
+            break
+        there = [one for one in right if (folder / f"{one}.volumes.json").exists()]
+        assert there
+        for stem in there:
+            with contextlib.suppress(NotFound):  # the old one goes bit by bit, once the new one is whole
+                assert bits(VolumeSet([folder], stem=stem)) == right[stem]
+        last = there[-1]  # the new one, where it is there
+        assert bits(VolumeSet([folder], stem=last)) == right[last]
+        pack(pair, folder, 32768, stem="new", replace=True)
+        assert bits(VolumeSet([folder])) == right["new"]
+        assert not list(folder.glob("old*"))
+    assert after > 20
+
+
+def test_a_full_stick_keeps_the_old_set(tiny: MemoryStore, small_disk: Path) -> None:
+    """Room for the new volumes, and none for the papers."""
+    folder, store = small_disk / "set", MemoryStore()
+    store.image("m", (MODEL, noise(100_000)))
+    pack(tiny, folder, 32768, stem="old")
+    before = files_of(folder)
+    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    (small_disk / "filler").write_bytes(bytes(free - 132 * 1024))
+    with pytest.raises(Local, match="no space left"):
+        pack(store, folder, 32768, stem="new", replace=True, readme=lambda _models: bytes(200_000))
+    assert files_of(folder) == before
+    assert bits(VolumeSet([folder])) == bits(tiny)
+
+
 def test_a_small_stick(small_disk: Path) -> None:
     store = MemoryStore()
     store.image("m", (MODEL, noise(3_000_000)))

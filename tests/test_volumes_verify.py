@@ -18,6 +18,7 @@ from volume_sets import BLOCK, PER, Made, failing, flip, make_set
 
 from modelpack.cli.verify import command as verify_command
 from modelpack.cli.volumes_shown import blocks, set_json
+from modelpack.documents.volumes import sums_of
 from modelpack.errors import (
     Corrupt,
     ModelpackError,
@@ -369,6 +370,9 @@ def test_sha256_is_held_against_too(made: Made) -> None:
     wrong = dataclasses.replace(made.descriptor, volumes=tuple(volumes))
     (made.folder / wrong.name).write_bytes(wrong.raw())
     assert verify_volume(made.path(2)).state is State.GOOD
+    # Its own sums say that the descriptor is damaged, and not the volume; where they do not:
+    assert verify_volume(made.path(2), sha256=True).state is State.UNCHECKED
+    (made.folder / f"{wrong.stem}.sha256").write_bytes(sums_of(wrong, {}))
     assert verify_volume(made.path(2), sha256=True).state is State.DAMAGED
 
 

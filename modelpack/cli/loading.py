@@ -90,8 +90,8 @@ def loading(
     signed = check(source, trust, bundle)
     chosen = locate.picked(source, [*model, *([place.pick] if place.pick else [])], bundle)
     signed.hold(source)
-    if signed.state != UNSIGNED:
-        talk(signed.shown(), quiet=quiet)
+    for line in signed.shown() if signed.state != UNSIGNED else ():
+        talk(line, quiet=quiet)
     warn_of_stripped(source, signed)
     if name is not None:
         if len(chosen) > 1:

@@ -50,6 +50,13 @@ class NameType(click.ParamType[Name]):
             self.fail(error.what, param, ctx)
 
 
+def once(_ctx: click.Context, option: click.Parameter, given: tuple[Any, ...]) -> Any:
+    """The one value of an option that is `multiple`; Usage for two: which of them counts is no guess."""
+    if len(set(given)) > 1:
+        raise Usage(f"--{option.name} was given twice", advice="Name one.")
+    return given[0] if given else None
+
+
 def json_option(function: _F) -> _F:
     """--json."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
@@ -138,6 +145,8 @@ def expect_option(function: _F) -> _F:
     return click.option(
         "--expect",
         type=DigestType(),
+        multiple=True,
+        callback=once,
         metavar="DIGEST",
         help="Refuse any bundle but the one with this fingerprint.",
     )(function)

@@ -32,6 +32,7 @@ from modelpack.verbs.repair_volumes import repair_volumes
 from modelpack.verbs.trust import Trust, check
 from modelpack.verbs.volumes import has_volumes
 from modelpack.verbs.volumes_papers import set_of
+from modelpack.verbs.volumes_signed import stems_in
 from modelpack.words.text import size
 
 if TYPE_CHECKING:
@@ -81,7 +82,10 @@ def command(
         folder, stem = set_of(Path(place.text))
         signed = None
         if trust != Trust():
-            signed = check(VolumeSet([folder, *filter(Path.is_dir, paths)], stem=stem), trust, what)
+            stems = [stem] if stem is not None else stems_in([folder])
+            media = [one if one.is_dir() else one.absolute().parent for one in paths]
+            whole = VolumeSet([folder, *media], stem=stems[0] if len(stems) == 1 else None)
+            signed = check(whole, trust, what)
         with Progress(quiet=quiet) as progress:
             done = repair_volumes(folder, paths, stem, progress, signed=signed)
         _leave(what, done, as_json=as_json, quiet=quiet)

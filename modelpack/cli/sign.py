@@ -47,4 +47,5 @@ def command(what: str, key: Path, as_json: bool, quiet: bool) -> None:
         return
     for line in bundle_lines(what, made.fingerprint):
         talk(line, quiet=quiet)
-    result(f"{made.path}: signed by {made.key}")
+    result(f"{made.path}: signed by")
+    result(f"  {made.key}")

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 import click
 
+from modelpack.cli.options import once
 from modelpack.documents.policy import VARIABLE
 from modelpack.errors import Usage
 from modelpack.verbs.trust import Trust, read_policy
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_FILE = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, readable=False)  # what cannot be read has words of its own
 
 
 def trust_options(function: _F) -> _F:
@@ -27,10 +28,10 @@ def trust_options(function: _F) -> _F:
         require_signature: bool,
         signers: Path | None,
         signature: Path | None,
-        policy: Path | None,
+        policy: tuple[Path, ...],
         **named: Any,
     ) -> Any:
-        named_ones = [policy] if policy is not None else []
+        named_ones = list(policy)
         if (standing := os.environ.get(VARIABLE)) is not None:
             if not standing:  # as of a unit file with a variable that was never set
                 raise Usage(f"${VARIABLE} is empty", advice="Unset it, or name the policy file.")
@@ -44,15 +45,23 @@ def trust_options(function: _F) -> _F:
             "--policy",
             metavar="FILE",
             type=_FILE,
+            multiple=True,
             help=f"What this site asks of every bundle (also ${VARIABLE}).",
         ),
         click.option(
-            "--signature", metavar="FILE", type=_FILE, help="The signature, where it lies elsewhere."
+            "--signature",
+            metavar="FILE",
+            type=_FILE,
+            callback=once,
+            multiple=True,
+            help="The signature, where it lies elsewhere.",
         ),
         click.option(
             "--signers",
             metavar="FILE",
             type=_FILE,
+            callback=once,
+            multiple=True,
             help="Who may sign (allowed_signers); unsigned is refused then.",
         ),
         click.option("--require-signature", is_flag=True, help="Refuse what is not signed."),

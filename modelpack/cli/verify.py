@@ -17,7 +17,7 @@ from modelpack.errors import Unchecked, Usage
 from modelpack.hands.hashing import blamed
 from modelpack.hands.readback import forget_files
 from modelpack.stores import Source
-from modelpack.stores.volumes import VolumeSet
+from modelpack.stores.volumes import VolumeSet, distinct
 from modelpack.verbs import locate
 from modelpack.verbs.attach import uncovered
 from modelpack.verbs.trust import GOOD, Trust, check
@@ -25,7 +25,7 @@ from modelpack.verbs.verdict import Remark
 from modelpack.verbs.verify import verify
 from modelpack.verbs.volumes import has_volumes
 from modelpack.verbs.volumes_papers import set_of
-from modelpack.verbs.volumes_signed import Alone, check_set, check_volume
+from modelpack.verbs.volumes_signed import NOBODY, Alone, check_set, check_volume
 from modelpack.words.digest import Digest
 from modelpack.words.text import size
 
@@ -77,7 +77,7 @@ def command(
         if volumes:
             if path.is_dir() or path.name.endswith(DESCRIPTOR):
                 folder, stem = set_of(path)
-                folders = [folder, *also]
+                folders = distinct([folder, *also])
                 found, signed = check_set(
                     folders, stem, trust, what, expect=expect, sha256=sha256, read_back=read_back,
                     report=progress,
@@ -134,7 +134,8 @@ def command(
         for line in bundle_lines(what, verdict.fingerprint) if verdict.fingerprint is not None else ():
             result(line)
         if verdict.fingerprint is not None:
-            result(signed.shown())
+            for line in signed.shown():
+                result(line)
         word = "good" if verdict.good else counted(len(verdict.problems), "problem")
         line = f"{word}: {counted(verdict.models, 'model')}, {counted(verdict.blobs, 'blob')}"
         if verdict.by:
@@ -171,7 +172,10 @@ def _show_alone(alone: Alone, *, as_json: bool) -> None:
     if one is not None and signed is not None:
         for line in bundle_lines(one.name, one.bundle):
             result(line)
-        result(signed.shown())
+        for line in signed.shown():
+            result(line)
+        if signed.state != GOOD:
+            result(f"not checked: {NOBODY}")
     show_one(alone.looked, as_json=False)
 
 

@@ -41,11 +41,14 @@ def show_set(what: str, found: Set, *, as_json: bool, signed: Signed | None = No
         for line in bundle_lines(what, found.descriptor.bundle):
             result(line)
         if signed is not None:
-            result(signed.shown())
+            for line in signed.shown():
+                result(line)
         for line in table(list(_rows(found))):
             result(line)
         for line in [*remark_lines(found.remarks), *memory_lines(found.copies)]:
             result(line)
+        for sentence in found.unchecked:
+            result(f"not checked: {sentence}")
         total = len(found.descriptor.volumes)
         result(f"{total - len(found.need)} of {counted(total, 'volume')} can be had whole")
         if found.need:
@@ -135,6 +138,7 @@ def set_json(found: Set) -> dict[str, Any]:
         "unsure": list(found.unsure),
         "copies": [one_json(one) for one in found.copies],
         "problems": [error_json(one) for one in found.problems],
+        "unchecked": found.unchecked,
         "remarks": [
             {"kind": one.kind, "what": one.what, "where": one.where, "advice": one.advice}
             for one in found.remarks

@@ -23,7 +23,7 @@ LIMIT = 64 * KIB
 """The most bytes of a signature; one by a certificate with many principals has a few KiB."""
 SIGNERS_LIMIT = MIB
 """The most bytes of an allowed_signers file."""
-_MOST_LINES = 32  # of one key in an allowed_signers file
+_MOST_LINES = 256  # of one key in an allowed_signers file
 _BEGIN, _END = b"-----BEGIN SSH SIGNATURE-----", b"-----END SSH SIGNATURE-----"
 
 
@@ -91,6 +91,12 @@ def lines_of(signers: bytes, key: bytes) -> list[bytes]:
                 found.append(line)
                 break
     return found[:_MOST_LINES]
+
+
+def names_keys(text: bytes) -> bool:
+    """Whether some line of *text*, an allowed_signers file, has a key after something else."""
+    lines = (line.split() for line in text.splitlines() if not line.lstrip().startswith(b"#"))
+    return any(word.startswith(b"AAAA") for line in lines for word in line[1:])
 
 
 def empty(text: bytes) -> bool:

@@ -26,8 +26,8 @@ from modelpack.hands.disk import open_path
 from modelpack.words.blob import KIB
 
 NO_TOOL = (
-    "Install OpenSSH 8.2 or newer; or compare the fingerprint by another road, as on paper: "
-    "--expect FINGERPRINT."
+    "Install OpenSSH 8.2 or newer; or compare the fingerprint by another road, as on paper "
+    "(`modelpack verify --expect FINGERPRINT`)."
 )
 _PATIENCE = 30.0  # seconds for an answer
 _TYPING = 300.0  # seconds for a passphrase, or a touch of a security key

@@ -31,7 +31,7 @@ from modelpack.hands.slices import Slices, bench, put_texts
 from modelpack.stores import Placed, Session
 from modelpack.stores.volumes import VolumeSet
 from modelpack.stores.volumes_session import Cutting, differing, documents, unsettled
-from modelpack.words.blob import Blob
+from modelpack.words.blob import SMALL, Blob
 from modelpack.words.digest import Digest
 from modelpack.words.filename import on_every_volume
 from modelpack.words.report import Moved, Report, silent
@@ -116,7 +116,14 @@ class VolumesTarget:
                 advice="Choose larger volumes: --volume-size.",
             )
         there = self._look(models)
-        if there and self._same(models, layout):
+        others = {name for name in there if stem_of(name) not in (None, self._name(models))}
+        if len(others) > 1:
+            raise Refused(
+                f"holds several sets ({', '.join(sorted(others)[:3])}), of which one alone can be replaced",
+                where=self.path,
+                advice="Choose another folder.",
+            )
+        if there and not others and self._same(models, layout):
             self._settled = tuple(models)
             return ()
         if there and not self._replace:
@@ -184,14 +191,9 @@ class VolumesTarget:
         self, slices: Slices, descriptor: Descriptor, models: Sequence[Model], folder: Folder, there: Folder
     ) -> None:
         old = self._look(models)
-        files: dict[str, bytes] = {}
-        if self._readme is not None:
-            files[README] = self._readme(models)
-        if self._extras.script is not None:
-            files[SCRIPT] = self._extras.script
-        sums = sums_of(descriptor, {name: Digest.of(raw) for name, raw in files.items()})
+        files = self._texts(descriptor, models)
         # All that needs room is on the medium before anything of an old set goes.
-        texts = put_texts(there, {**files, descriptor.stem + SUMS: sums})
+        texts = put_texts(there, files)
         last = put_texts(there, {descriptor.name: descriptor.raw()})
         for suffix in (DESCRIPTOR, SUMS, SIGNATURE):
             # One of the same name is none from here on: nobody takes what comes for a part of it.
@@ -202,11 +204,23 @@ class VolumesTarget:
         texts(folder)
         folder.sync()  # names reach the medium in this order, too
         last(folder)
-        new = {*files, descriptor.name, descriptor.stem + SUMS, *(one.name for one in descriptor.volumes)}
-        for name in old:
-            if name not in new:
+        new = {*files, descriptor.name, *(one.name for one in descriptor.volumes)}
+        for name in sorted(old, key=lambda one: stem_of(one) is not None):  # by its descriptor a next run
+            if name not in new:  # knows what is left
                 folder.remove(name)
         folder.sync()
+
+    def _texts(self, descriptor: Descriptor, models: Sequence[Model]) -> dict[str, bytes]:
+        """The small files beside the volumes and the descriptor; the sums come last."""
+        files: dict[str, bytes] = {}
+        if self._readme is not None:
+            files[README] = self._readme(models)
+        if self._extras.script is not None:
+            files[SCRIPT] = self._extras.script
+        files[descriptor.stem + SUMS] = sums_of(
+            descriptor, {name: Digest.of(raw) for name, raw in files.items()}
+        )
+        return files
 
     def _name(self, models: Sequence[Model]) -> str:
         return self._stem or default_stem(models)
@@ -259,6 +273,10 @@ class VolumesTarget:
             made = self._bundle([model.settled(known) for model in models])
             if made.fingerprint != descriptor.bundle or not there.begins(documents(tar_layout(made))):
                 return False
+            with Folder.at(self.path) as folder:
+                texts = self._texts(descriptor, models)
+                if any(folder.read(name, SMALL) != raw for name, raw in texts.items()):
+                    return False
         except ModelpackError:
             return False
         self.descriptor = descriptor

@@ -120,7 +120,8 @@ def _set_of(folders: Sequence[Path], into: Path, stem: str | None, signed: Signe
         except (Unchecked, Corrupt):  # what its bytes are is seen from them
             continue
         if theirs.id != ours.descriptor.id and vouches(folder, theirs):
-            if not vouches(into, ours.descriptor) and not _has_any(into, ours.descriptor):
+            damaged = _akin(ours.descriptor, theirs) or not _has_any(into, ours.descriptor)
+            if not vouches(into, ours.descriptor) and damaged:
                 return papers(folders, stem)
             raise Refused(
                 f"holds another set of the name {theirs.stem} than {into}",
@@ -128,6 +129,11 @@ def _set_of(folders: Sequence[Path], into: Path, stem: str | None, signed: Signe
                 advice="Gather it into a folder of its own.",
             )
     return ours
+
+
+def _akin(one: Descriptor, other: Descriptor) -> bool:
+    """Whether two descriptors are of one set, one of them damaged: some volume is the same in both."""
+    return one.size == other.size and any(volume in other.volumes for volume in one.volumes)
 
 
 def _has_any(folder: Path, descriptor: Descriptor) -> bool:

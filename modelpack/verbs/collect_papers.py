@@ -52,8 +52,11 @@ def papers_into(
         for other in every:
             for text in TEXTS:
                 found = _small(other, text)
-                if found is not None and Digest.of(found) == sums_say(lines, text):
+                due = sums_say(lines, text)
+                if found is not None and Digest.of(found) == due:
                     right.setdefault(text, found)
+                elif found is not None and due is not None and other != into:
+                    problems.append(Corrupt("was changed, and is not taken", where=other / text))
     if signature is not None:
         right[descriptor.stem + SIGNATURE] = signature
     for other, theirs, _ in held:

@@ -115,7 +115,8 @@ def _not_permitted(key: str, reasons: Sequence[str], where: object) -> Modelpack
             where=where,
             advice=f"{advice}. Is the clock right?",
         )
-    if any("bad options" in one or "invalid key" in one for one in reasons):  # of a newer OpenSSH, mistyped
+    odd = ("bad options", "invalid key", "missing key")  # of a newer OpenSSH, or mistyped
+    if any(word in one for word in odd for one in reasons):
         return Unchecked(
             f"could not check the signature: ssh-keygen does not understand the signers' line for {key}",
             where=where,

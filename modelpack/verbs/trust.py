@@ -14,7 +14,7 @@ from typing import Any
 
 from modelpack.documents.policy import LIMIT as POLICY_LIMIT
 from modelpack.documents.policy import Policy
-from modelpack.documents.sshsig import LIMIT, SIGNERS_LIMIT, Signature, empty
+from modelpack.documents.sshsig import LIMIT, SIGNERS_LIMIT, Signature, empty, names_keys
 from modelpack.errors import Corrupt, ModelpackError, NotFound, Unchecked, Unexpected, Untrusted, Usage
 from modelpack.hands.apart import keep_apart, read_apart
 from modelpack.hands.bytes import FileReader
@@ -28,6 +28,7 @@ from modelpack.words.reader import read_exactly
 
 GOOD, UNSIGNED, NOT_CHECKED = "good", "unsigned", "not checked"
 """States that are no errors: good; no signature, where none is asked for; a signature, and no signers."""
+_LINE = "A line of it: alice@example.com ssh-ed25519 AAAA…"
 _REVOKED_LIMIT = 16 * MIB
 _SIGNERS, _REVOKED, _POLICY = "the signers file", "the list of revoked keys", "the policy file"
 
@@ -66,15 +67,15 @@ class Signed:
     papers: tuple[bytes, bytes] | None = field(default=None, repr=False, compare=False)
     """The very sums that were signed, and the signature over them; None where it was not checked."""
 
-    def shown(self) -> str:
-        """A line for people; what stands in it comes from elsewhere."""
+    def shown(self) -> tuple[str, ...]:
+        """Lines for people; what stands in them comes from elsewhere."""
         if self.state == GOOD:
-            return f"signature: good, by {' and '.join(self.who)} ({self.key})"
+            return (f"signature: good, by {' and '.join(self.who)}", f"  {self.key}")
         if self.state == NOT_CHECKED and not self.key:
-            return "signature: none that can be checked: what it was made for is missing"
+            return ("signature: none that can be checked: what it was made for is missing",)
         if self.state == NOT_CHECKED:
-            return f"signature: not checked, no --signers given; the key that it names itself: {self.key}"
-        return "signature: none"
+            return ("signature: not checked, no --signers given; it names the key", f"  {self.key}")
+        return ("signature: none",)
 
     def to_json(self) -> dict[str, Any]:
         """The same, for scripts."""
@@ -156,7 +157,7 @@ def check(store: Source, trust: Trust, place: object) -> Signed:
             + (
                 ""
                 if trust.policy is not None and trust.policy.require_signature
-                else " Or compare the fingerprint by another road: --expect FINGERPRINT instead."
+                else " Or compare the fingerprint by another road (`modelpack verify --expect FINGERPRINT`)."
             ),
         )
     if found and signers:
@@ -194,8 +195,8 @@ def _vouching(asked: Policy, papers: Papers, signature: Path | None) -> tuple[li
                 continue
             raw = read_apart(path, most, what, papers.inside, beside)
             kept.append(raw)
-            if kept is signers and empty(raw):
-                raise Unchecked(f"{what} names nobody", where=path, advice="docs/signatures.md shows a line.")
+            if kept is signers and (empty(raw) or not names_keys(raw)):
+                raise Unchecked(f"{what} names nobody", where=path, advice=_LINE)
     return signers, revoked
 
 

@@ -12,7 +12,7 @@ from modelpack.errors import ModelpackError, Refused, Unexpected
 from modelpack.hands.disk import Folder
 from modelpack.stores.volumes import VolumeSet
 from modelpack.verbs.trust import Signed
-from modelpack.verbs.verdict import Remark
+from modelpack.verbs.verdict import Remark, Verdict, check_blobs
 from modelpack.verbs.volumes_look import Looked as Looked
 from modelpack.verbs.volumes_look import State as State
 from modelpack.verbs.volumes_look import look
@@ -32,6 +32,8 @@ class Set:
     copies: list[Looked] = field(default_factory=list)
     problems: list[ModelpackError] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    """What was not checked, in sentences."""
 
     def of(self, volume: Volume) -> list[Looked]:
         """The copies of *volume*."""
@@ -118,16 +120,26 @@ def _unexpected(descriptor: Descriptor, expect: Digest | None, where: Path) -> U
     )
 
 
-def check_documents(found: Set, folders: Sequence[Path]) -> None:
+def check_documents(
+    found: Set, folders: Sequence[Path], *, blobs: bool = False, report: Report = silent
+) -> None:
     """Hold the documents in the tar itself against the descriptor, where nothing else is wrong so far.
 
-    Each volume may be what the descriptor says, and the bundle another one. What is wrong joins the problems.
+    Each volume may be what the descriptor says, and the bundle another one. With *blobs*, all of those are
+    read, too, and held against the documents. What is wrong joins the problems.
     """
-    if found.good:
-        try:
-            VolumeSet(folders, stem=found.descriptor.stem).fingerprint  # noqa: B018 - it is checked there
-        except ModelpackError as error:
-            found.problems.append(error)
+    if not found.good:
+        return
+    store = VolumeSet(folders, stem=found.descriptor.stem)
+    try:
+        models = store.contents.models  # they are held against the descriptor there
+    except ModelpackError as error:
+        found.problems.append(error)
+        return
+    if blobs:
+        verdict = Verdict()
+        check_blobs(store, models, verdict, False, report, store.expects)
+        found.problems += verdict.problems
 
 
 def has_volumes(path: Path, also: Sequence[Path] = ()) -> bool:

@@ -152,7 +152,9 @@ def _check(folder: Path, descriptor: Descriptor, lines: Mapping[str, Digest] | N
                     raise Refused(
                         f"was changed: {descriptor.stem}{SUMS} has another hash for it",
                         where=folder / name,
-                        advice="Do not run it. `modelpack restore-script` prints the one of modelpack.",
+                        advice="Do not run it. `modelpack restore-script` prints the one of modelpack."
+                        if name.endswith(".py")
+                        else "Do not follow it. Other media of the set may have the right one.",
                     )
             except NotFound as error:
                 into.remarks.append(Remark("stripped", "was taken out on the way", error.where, _STRIPPED))

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelpack.documents.volumes import DESCRIPTOR, Descriptor, set_of, stem_of
-from modelpack.errors import ModelpackError, Unchecked, Unexpected, Unsupported
+from modelpack.documents.volumes import DESCRIPTOR, SUMS, Descriptor, set_of, stem_of
+from modelpack.errors import Local, ModelpackError, Unchecked, Unexpected, Unsupported
 from modelpack.hands.disk import Folder, open_path
-from modelpack.stores.volumes import VolumeSet
-from modelpack.verbs.trust import Signed, Trust, check
+from modelpack.stores.volumes import VolumeSet, vouched_for
+from modelpack.verbs.trust import GOOD, Signed, Trust, check
 from modelpack.verbs.volumes import Looked, Set, State, check_documents, verify_set
 from modelpack.verbs.volumes_look import look
 from modelpack.verbs.volumes_papers import BRING, descriptors, no_descriptor
 from modelpack.words.digest import Digest
 from modelpack.words.report import Report, Stage, silent
+
+NOBODY = "Whose descriptor it is: nobody signed it."
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,10 @@ def check_volume(
     descriptor that can be read it is UNCHECKED. Raises as `trust.check`, what keeps the file from being
     opened, Unsupported where only a newer modelpack could tell, Unexpected.
     """
-    os.close(open_path(path))
+    try:
+        os.close(open_path(path))
+    except Local as error:  # a bad sector, or not for this user
+        return Alone(Looked(path, State.UNCHECKED, why=error.what, advice=error.advice))
     folders = [path.absolute().parent, *also]
     stems = stems_in(folders)
     own = set_of(path.name)
@@ -97,10 +102,21 @@ def check_volume(
     report(Stage("checking", path.stat().st_size))
     sets = list({one.id: one for one, _ in fits}.values())
     looked = look(path, sets, sha256=sha256, read_back=read_back, report=report)
+    if looked.state is not State.GOOD and all(_doubtful(one, signed, folders) for one, signed in fits):
+        name = fits[0][0].name
+        why = f"{name} is not the one that its sums name: one of the two is damaged"
+        return Alone(Looked(path, State.UNCHECKED, why=why, advice=BRING))
     for descriptor, signed in fits:
         if looked.volume in descriptor.volumes:
             return Alone(looked, descriptor, signed)
     return Alone(looked)
+
+
+def _doubtful(descriptor: Descriptor, signed: Signed, folders: Sequence[Path]) -> bool:
+    """Whether there are sums beside *descriptor*, all of which name another one, and nobody signed it."""
+    name = descriptor.stem + SUMS
+    there = [folder for folder in folders if (folder / name).is_file()]
+    return signed.set_id is None and bool(there) and not any(vouched_for(descriptor, one) for one in there)
 
 
 def check_set(
@@ -125,9 +141,9 @@ def check_set(
     found, wrong = descriptors(folders, stem)
     if not found and wrong and not isinstance(wrong[0], Unsupported):
         raise Unchecked(
-            f"could not be checked: the descriptor {wrong[0].what}",
+            f"could not be checked: its descriptor is of no use ({wrong[0].what})",
             where=wrong[0].where,
-            advice=BRING,
+            advice=wrong[0].advice or BRING,
         )
     if signed.set_id is not None and found and signed.set_id not in {one.id for _, one, _ in found}:
         raise another_set(place)
@@ -138,7 +154,11 @@ def check_set(
         signed.fingerprint not in (None, done.descriptor.bundle)
     ):
         raise another_set(place)
-    check_documents(done, folders)
+    known = signed.state == GOOD
+    asked = expect is not None or trust.all.expect is not None
+    check_documents(done, folders, blobs=asked and not known, report=report)
+    if not known and not asked:
+        done.unchecked.append(f"{NOBODY} --expect FINGERPRINT, as `load`, holds blobs against the documents.")
     return done, signed
 
 
