@@ -286,10 +286,11 @@ def say(at: Any, code: int, value: Any, *, hang_up: bool = False) -> None:
     at.send_response(code)
     at.send_header("Content-Type", "application/json; charset=utf-8")
     at.send_header("Content-Length", str(len(body)))
+    if hang_up:  # Go's server announces it where it leaves a body unread, or nobody could use it again
+        at.send_header("Connection", "close")
     at.end_headers()
     at.wfile.write(body)
-    if hang_up:
-        at.close_connection = True
+    at.close_connection = at.close_connection or hang_up
 
 
 def stream(at: Any, lines: list[dict[str, Any]]) -> None:
