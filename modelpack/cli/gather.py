@@ -16,7 +16,7 @@ from modelpack.errors import Corrupt, NotFound
 from modelpack.hands.slices_copies import need_of
 from modelpack.stores.volumes import VolumeSet
 from modelpack.verbs.collect import Collected, collect
-from modelpack.verbs.trust import Signed, Trust, check
+from modelpack.verbs.trust import UNSIGNED, Signed, Trust, check
 from modelpack.verbs.volumes_signed import stems_in
 from modelpack.words.text import size
 
@@ -46,6 +46,8 @@ def command(sources: tuple[Path, ...], into: Path, trust: Trust, as_json: bool, 
     one line, and the command leaves with 3 until the set is whole.
     """
     signed = _checked(sources, into, trust) if trust != Trust() else None
+    for line in signed.shown() if signed is not None and signed.state != UNSIGNED else ():
+        talk(line, quiet=quiet)
     begun: list[Collected] = []
     try:
         with Progress(quiet=quiet) as progress:

@@ -18,7 +18,7 @@ from modelpack.verbs.volumes_papers import BRING, descriptors, no_descriptor
 from modelpack.words.digest import Digest
 from modelpack.words.report import Report, Stage, silent
 
-NOBODY = "Whose descriptor it is: nobody signed it."
+NOBODY = "Whose descriptor it is: no signature was checked."
 
 
 @dataclass(frozen=True)
