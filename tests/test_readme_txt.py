@@ -35,6 +35,7 @@ from modelpack.words.digest import ZERO
 
 BUNDLE = FIXTURES / "bundle-v1.tar"
 PLAIN = ("sh", "tar", "install", "mkdir", "cp", "sha256sum", "cut", "grep", "cat")
+SHELLS = [path for path in ("/bin/dash", "/bin/bash", "/bin/sh") if Path(path).exists()]
 WITH_CURL = (*PLAIN, "curl", "tr", "sed", "tail")
 
 
@@ -49,10 +50,16 @@ def tools(place: Path, names: tuple[str, ...]) -> dict[str, str]:
     return {"PATH": str(place)}
 
 
-def shell(script: str, where: Path, environment: dict[str, str]) -> str:
-    done = subprocess.run(
-        ["/bin/sh", "-eu", "-c", script], cwd=where, env=environment, capture_output=True, text=True
+def ran(
+    script: str, where: Path, environment: dict[str, str], program: str = "/bin/sh"
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [program, "-eu", "-c", script], cwd=where, env=environment, capture_output=True, text=True
     )
+
+
+def shell(script: str, where: Path, environment: dict[str, str], program: str = "/bin/sh") -> str:
+    done = ran(script, where, environment, program)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -100,34 +107,84 @@ def test_tar_mkdir_and_install_are_enough(tmp_path: Path) -> None:
     assert ModelsDir(models).strays(ModelsDir(models).models()) == []
 
 
+@pytest.mark.parametrize("program", SHELLS)
+def test_another_model_keeps_its_name(tmp_path: Path, program: str) -> None:
+    """It is neither replaced nor passed over in silence; the same one again is well."""
+    environment = tools(tmp_path / "bin", PLAIN)
+    text = unpacked(BUNDLE, tmp_path / "here", environment)
+    lines = code(text, "MODELS=").replace("/usr/share/ollama/.ollama/models", str(tmp_path / "models"))
+    lines += "\n" + code(of_model(text, "tiny:latest"), "mkdir -p")
+    for _ in range(2):
+        shell(lines, tmp_path / "here" / "bundle", environment, program)
+    (manifest,) = (tmp_path / "models" / "manifests").rglob("latest")
+    manifest.write_bytes(b"another")
+    done = ran(lines, tmp_path / "here" / "bundle", environment, program)
+    assert (done.returncode, "for another model" in done.stderr) == (1, True)
+    assert manifest.read_bytes() == b"another"
+    other = tmp_path / "models" / "blobs" / f"sha256-{weights()}"
+    other.write_bytes(b"damaged")
+    manifest.unlink()
+    shell(lines, tmp_path / "here" / "bundle", environment, program)
+    assert Digest.of(other.read_bytes()).hex == weights()
+
+
+def weights() -> str:
+    digest = Archive(BUNDLE).models()[0].blobs[0].digest
+    assert digest is not None
+    return digest.hex
+
+
+def pattern_for(model: Model, models: Path) -> str:
+    """The lines for models that have none of their own, filled in for *model*."""
+    many = [dataclasses.replace(model, name=Name.parse(f"m{number}")) for number in range(MOST_IN_FULL)]
+    text = readme([*many, model], script=None).decode("ascii")
+    rest = text.split("THE OTHER MODELS")[1]
+    host, namespace, called, tag = model.name.parts
+    assert f"    {model.document.id.hex} {model.name}\n" in rest
+    pattern = code(rest, "mkdir -p").replace("HOST/NAMESPACE/MODEL", f"{host}/{namespace}/{called}")
+    pattern = pattern.replace("/TAG", f"/{tag}").replace("sha256/ID", f"sha256/{model.document.id.hex}")
+    pattern = pattern.replace("put ID", f"put {model.document.id.hex}")
+    lines = code(text, "MODELS=").replace("/usr/share/ollama/.ollama/models", str(models))
+    return f"{lines}\n{pattern}"
+
+
 def test_the_pattern_for_the_others_works(tmp_path: Path) -> None:
     """With ID, host, namespace, model and tag filled in, it installs a model."""
     environment = tools(tmp_path / "bin", PLAIN)
     full = Archive(BUNDLE).models()[1]
     unpacked(BUNDLE, tmp_path / "here", environment)
-    many = [dataclasses.replace(full, name=Name.parse(f"m{number}")) for number in range(MOST_IN_FULL)]
-    text = readme([*many, full], script=None).decode("ascii")
-    rest = text.split("THE OTHER MODELS")[1]
-    assert f"    {full.document.id.hex} team/full:1.0\n" in rest
-    pattern = (
-        code(rest, "mkdir -p")
-        .replace("/ID", f"/{full.document.id.hex}")
-        .replace("put ID", f"put {full.document.id.hex}")
-    )
-    for word, part in zip(
-        ("HOST", "NAMESPACE", "MODEL/", 'MODEL"', "TAG"),
-        (*full.name.parts[:2], "full/", 'full"', "1.0"),
-        strict=True,
-    ):
-        pattern = pattern.replace(word, part)
-    lines = code(text, "MODELS=").replace("/usr/share/ollama/.ollama/models", str(tmp_path / "models"))
-    shell(lines + "\n" + pattern, tmp_path / "here" / "bundle", environment)
+    shell(pattern_for(full, tmp_path / "models"), tmp_path / "here" / "bundle", environment)
     (there,) = ModelsDir(tmp_path / "models").models()
     assert there == full or there.document.raw == full.document.raw
     assert ModelsDir(tmp_path / "models").missing([there]) == []
 
 
-def created(tmp_path: Path, bundle: Path, *names: str) -> list[dict[str, Any]]:
+@pytest.mark.parametrize("program", SHELLS)
+def test_the_pattern_installs_whole_models_only(tmp_path: Path, program: str) -> None:
+    """A blob that is nowhere: no manifest. One that the target has, as a delta expects: a whole model."""
+    environment = tools(tmp_path / "bin", PLAIN)
+    unpacked(BUNDLE, tmp_path / "here", environment)
+    here, models = tmp_path / "here" / "bundle", tmp_path / "models"
+    lines = pattern_for(Archive(BUNDLE).models()[0], models)
+    missing = here / "blobs" / "sha256" / weights()
+    raw = missing.read_bytes()
+    missing.unlink()
+    assert ran(lines, here, environment, program).returncode != 0
+    assert list(models.rglob("latest")) == []
+    (models / "blobs" / f"sha256-{weights()}").write_bytes(b"x" + raw[1:])
+    assert ran(lines, here, environment, program).returncode != 0
+    assert list(models.rglob("latest")) == []
+    (models / "blobs" / f"sha256-{weights()}").write_bytes(raw)
+    shell(lines, here, environment, program)
+    store = ModelsDir(models)
+    assert (len(store.models()), store.missing(store.models()), store.strays(store.models())) == (1, [], [])
+    (manifest,) = models.rglob("latest")
+    manifest.write_bytes(b"another")
+    assert "for another model" in ran(lines, here, environment, program).stderr
+    assert manifest.read_bytes() == b"another"
+
+
+def created(tmp_path: Path, bundle: Path, *names: str, program: str = "/bin/sh") -> list[dict[str, Any]]:
     """Run the lines of README.txt for a server, and ask that for the models, and what each is like."""
     environment = tools(tmp_path / "bin", WITH_CURL)
     text = unpacked(bundle, tmp_path / "here", environment)
@@ -135,7 +192,7 @@ def created(tmp_path: Path, bundle: Path, *names: str) -> list[dict[str, Any]]:
         lines = code(text, "OLLAMA=").replace("http://127.0.0.1:11434", depot.url)
         for name in names:
             lines += "\n" + code(of_model(text, name), "send", "printf")
-        said = shell(lines, tmp_path / "here" / "bundle", environment)
+        said = shell(lines, tmp_path / "here" / "bundle", environment, program)
         assert said.splitlines() == ['{"status":"success"}'] * len(names)
         return [ask(depot.url, "POST", "/api/show", {"model": name}).json for name in names]
 
@@ -152,11 +209,16 @@ def test_curl_is_enough(tmp_path: Path) -> None:
     assert tiny["details"] == full["details"]
 
 
-def test_every_text_survives_the_shell(tmp_path: Path) -> None:
-    """Quotes, backslashes, tabs, line ends, what a shell or sed would obey, and ends without a newline."""
-    system = "a \"b\" 'c' \\d \\\\n $HOME `id` $(id) %s & | / [x]*\t\r\n\n ü – \u2028 {{ .x }}\n\n"
+@pytest.mark.parametrize("program", SHELLS)
+def test_every_text_survives_the_shell(tmp_path: Path, program: str) -> None:
+    """Quotes, backslashes, line ends, control characters, what a shell or sed would obey, ends without a
+    newline; of the config the renderer, the first parser, and what it can do.
+    """
+    system = "a \"b\" 'c' \\d \\\\n $HOME `id` $(id) %s & | / [x]*\t\r\n\n ü – \u2028 {{ .x }}\x7f\n\n"
+    system += "".join(map(chr, range(32))) + "1\\u0001\\"
     store = MemoryStore()
-    config = b'{"model_format":"gguf","renderer":"qwen3-coder","parser":"qwen3-coder"}\n'
+    config = b'{"model_format":"gguf","renderer":"qwen3-coder","parser":"qwen3-coder",'
+    config += b'"capabilities":["completion","tools","thinking"],"x":{"parser":"another"}}\n'
     layers = [
         (TEMPLATE, b'{{ "\\n" }}{{ .Prompt }}'),
         (SYSTEM, system.encode()),
@@ -167,11 +229,34 @@ def test_every_text_survives_the_shell(tmp_path: Path) -> None:
     ]
     store.image("tiny", TINY[0], *layers, config=config)
     copy(store, store.models(), Archive(tmp_path / "b.tar"))
-    (shown,) = created(tmp_path, tmp_path / "b.tar", "tiny:latest")
+    (shown,) = created(tmp_path, tmp_path / "b.tar", "tiny:latest", program=program)
     assert shown["system"] == system
     assert shown["template"] == '{{ "\\n" }}{{ .Prompt }}'
     assert {"RENDERER qwen3-coder", "PARSER qwen3-coder"} <= set(shown["modelfile"].splitlines())
     assert shown["messages"] == [{"role": "user", "content": "it's"}]
+    assert set(shown["capabilities"]) == {"completion", "tools", "thinking"}
+
+
+@pytest.mark.parametrize(
+    ("config", "sent"),
+    [
+        ('{"capabilities":["a","b"]}', ',"info":{"capabilities":["a","b"]}'),
+        (
+            '{\n  "parser": "p",\n  "capabilities": [\n    "a"\n  ]\n}',
+            ',"info":{"capabilities": [    "a"  ]}',
+        ),
+        ('{"capabilities":[]}', ""),
+        ('{"capabilities":null}', ""),
+        ("{}", ""),
+    ],
+)
+def test_what_a_model_can_do_is_sent_where_it_is_said(tmp_path: Path, config: str, sent: str) -> None:
+    """And nothing where it is not: what is printed stands in a JSON document as it is."""
+    environment = tools(tmp_path / "bin", WITH_CURL)
+    (tmp_path / "blobs" / "sha256").mkdir(parents=True)
+    (tmp_path / "blobs" / "sha256" / "1").write_text(config)
+    lines = code(readme([], script=None).decode("ascii"), "OLLAMA=")
+    assert shell(f"{lines}\ninfo 1; word 1 parser", tmp_path, environment).split("\n")[0] == sent
 
 
 def test_signatures_are_checked_by_ssh_keygen_alone(tmp_path: Path) -> None:

@@ -10,9 +10,12 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
+import socket
 import stat
 import subprocess
 import sys
+import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -136,6 +139,38 @@ def places(paths: Sequence[Path]) -> list[object]:
     return [word for path in paths for word in ("--from", path)]
 
 
+needs_keygen = pytest.mark.skipif(not Path("/usr/bin/ssh-keygen").exists(), reason="no ssh-keygen")
+
+
+def key(path: Path) -> Path:
+    """A new key; its public half in an allowed_signers file in a folder of its own."""
+    path.mkdir()
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path / "key"]
+    subprocess.run(command, check=True)
+    (path / "signers").write_text(f"{path.name}@example.com {(path / 'key.pub').read_text()}")
+    return path / "signers"
+
+
+def sign(signers: Path, text: bytes, namespace: str) -> bytes:
+    command = ["ssh-keygen", "-q", "-Y", "sign", "-n", namespace, "-f", signers.parent / "key"]
+    return subprocess.run(command, input=text, capture_output=True, check=True).stdout
+
+
+def signed(shape: str, place: Path, signers: Path) -> list[Path]:
+    """The fixture, signed as media of this shape are."""
+    paths = shaped(shape, place)
+    sums = subprocess.run(["tar", "xOf", BUNDLE, "SHA256SUMS"], capture_output=True, check=True).stdout
+    if shape == "folder":
+        (place / "SHA256SUMS.sig").write_bytes(sign(signers, sums, "modelpack-bundle"))
+    elif shape == "tar":
+        (place / "b.tar.sig").write_bytes(sign(signers, sums, "modelpack-bundle"))
+    else:
+        for path in paths:
+            text = (path / "set.sha256").read_bytes()
+            (path / "set.sha256.sig").write_bytes(sign(signers, text, "modelpack-set"))
+    return paths
+
+
 def models_dir(path: Path, count: int = 2) -> dict[str, bytes]:
     """What modelpack itself makes of the fixture's first models."""
     source = Archive(BUNDLE)
@@ -186,7 +221,7 @@ def test_it_needs_nothing_but_the_standard_library() -> None:
     ]
     assert set(names) <= sys.stdlib_module_names
     assert "import from" not in text
-    assert len(text.splitlines()) < 760
+    assert len(text.splitlines()) <= 750
 
 
 @pytest.mark.parametrize("shape", ["folder", "tar", "set"])
@@ -372,6 +407,236 @@ def test_a_wrong_descriptor_is_no_crash(tmp_path: Path, change: dict[str, Any]) 
     assert wrong.startswith("restore.py: ")
 
 
+def test_a_volume_that_was_renamed_is_told_its_name(tmp_path: Path) -> None:
+    """It is looked for by that alone."""
+    (folder,) = shaped("set", tmp_path / "in")
+    (folder / "set.tar.002").rename(folder / "copy.bin")
+    assert "call it set.tar.002 again" in restore("--from", folder, "--list")[2]
+
+
+def test_damage_names_the_volumes_where_it_is(tmp_path: Path) -> None:
+    """Another copy of one of them may be good: then that folder is named first."""
+    paths = shaped("two folders", tmp_path / "in")
+    digest, offset = weights()
+    bad = paths[offset // CUT % 2] / f"set.tar.{offset // CUT + 1:03d}"
+    spare = Path(shutil.copytree(bad.parent, tmp_path / "spare"))
+    raw = bytearray(bad.read_bytes())
+    raw[offset % CUT + 10] ^= 1
+    bad.write_bytes(raw)
+    code, _, wrong = restore(*places(paths), "--to", tmp_path / "models", "tiny")
+    assert (code, str(bad) in wrong, f"{digest} is damaged" in wrong) == (4, True, True)
+    assert restore(*places([spare, *paths]), "--to", tmp_path / "models", "tiny")[0] == 0
+
+
+def spoil(path: Path) -> None:
+    path.write_bytes(b"\xff" + path.read_bytes()[1:])
+
+
+@needs_keygen
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("set.sha256", Path.unlink),
+        ("set.sha256", spoil),
+        ("set.sha256.sig", Path.unlink),
+        ("set.sha256.sig", spoil),
+        ("set.volumes.json", spoil),
+    ],
+)
+def test_one_good_copy_of_each_paper_is_enough(
+    tmp_path: Path, first: bool, name: str, how: Callable[[Path], None]
+) -> None:
+    """On whichever medium it lies."""
+    mine = key(tmp_path / "mine")
+    paths = signed("two folders", tmp_path / "in", mine)
+    how(paths[not first] / name)
+    assert restore(*places(paths), "--check", "--signers", mine)[0] == 0
+    assert restore(*places(paths), "--check")[0] == 0
+
+
+@needs_keygen
+def test_no_paper_of_a_set_is_taken_on_trust(tmp_path: Path) -> None:
+    """Sums without a signature, a signature without sums, sums that fit no descriptor."""
+    mine = key(tmp_path / "mine")
+    (place,) = signed("set", tmp_path / "in", mine)
+    (place / "set.sha256").rename(tmp_path / "sums")
+    assert restore("--from", place, "--list", "--signers", mine)[0] == 11
+    assert restore("--from", place, "--list")[0] == 0
+    (place / "set.sha256").write_bytes(b"\xff" + (tmp_path / "sums").read_bytes())
+    assert restore("--from", place, "--list", "--signers", mine)[0] == 4
+    assert restore("--from", place, "--list")[0] == 0
+    assert restore("--from", place, "--check")[0] == 4
+
+
+@pytest.mark.parametrize("words", [["--list"], ["--to", "models"]])
+@pytest.mark.parametrize("shape", ["folder", "tar", "beside"])
+def test_a_changed_readme_is_never_passed_over(tmp_path: Path, shape: str, words: list[str]) -> None:
+    """Nor a changed restore.py: somebody may run it next. None at all is nothing."""
+    readme = subprocess.run(["tar", "xOf", BUNDLE, "README.txt"], capture_output=True, check=True).stdout
+    if shape == "tar":
+        place = tmp_path / "b.tar"
+        place.write_bytes(BUNDLE.read_bytes().replace(readme, b"!" + readme[1:]))
+    elif shape == "folder":
+        (place,) = shaped("folder", tmp_path / "in")
+        (place / "README.txt").write_bytes(b"!" + readme[1:])
+    else:
+        (place,) = shaped("set", tmp_path / "in")
+        with (place / "set.sha256").open("a") as sums:
+            sums.write(f"{Digest.of(readme).hex}  restore.py\n")
+        assert restore("--from", place, "--list")[0] == 0
+        (place / "restore.py").write_bytes(readme)
+        assert restore("--from", place, "--list")[0] == 0
+        (place / "restore.py").write_bytes(b"!")
+    code, _, wrong = restore("--from", place, *words, cwd=tmp_path)
+    assert (code, " is damaged" in wrong) == (4, True)
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "./../x", "a/../../x", "a/.."])
+def test_sums_name_nothing_elsewhere(tmp_path: Path, name: str) -> None:
+    """A path that leads out is damage; one with `./` before it, or dots within, is none."""
+    (place,) = shaped("folder", tmp_path / "in")
+    sums = (place / "SHA256SUMS").read_text()
+    (place / "..x").write_bytes(b"")
+    mine = f"{Digest.of(b'').hex}  ..x\n"
+    (place / "SHA256SUMS").write_text(sums.replace("  ", "  ./") + mine)
+    assert restore("--from", place, "--check")[0] == 0
+    (place / "SHA256SUMS").write_text(sums + mine.replace("..x", name))
+    assert restore("--from", place, "--list")[0] == 4
+
+
+@pytest.mark.parametrize("python", {OLDEST, PYTHONS[-1]}, ids=str)
+def test_a_name_that_the_system_cannot_have(tmp_path: Path, python: Path) -> None:
+    """In the C locale, and in a Python that knows nothing better: no crash."""
+    (place,) = shaped("folder", tmp_path / "in")
+    with (place / "SHA256SUMS").open("a", encoding="utf-8") as sums:
+        sums.write(f"{'0' * 64}  \u00fc\n")
+    env = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PATH": os.environ["PATH"]}
+    assert restore("--from", place, "--check", python=python, env=env)[0] in (3, 4)
+
+
+def retarred(place: Path, *words: str) -> Path:
+    """The fixture with an attachment of a long name, in a tar by GNU tar."""
+    (folder,) = shaped("folder", place / "in")
+    (folder / "attachments").mkdir()
+    (folder / "attachments" / ("n" * 84 + ".pdf")).write_bytes(b"")
+    with (folder / "SHA256SUMS").open("a") as sums:
+        sums.write(f"{Digest.of(b'').hex}  attachments/{'n' * 84}.pdf\n")
+    subprocess.run(["tar", "cf", place / "re.tar", "-C", folder, *words, "."], check=True)
+    return place / "re.tar"
+
+
+@pytest.mark.parametrize("kind", ["gnu", "pax"])
+def test_tars_by_gnu_tar_are_read(tmp_path: Path, kind: str) -> None:
+    """`./` before each name, folders, and long names in either way."""
+    made = retarred(tmp_path, f"--format={kind}")
+    assert restore("--from", made, "--check")[0] == 0
+
+
+def test_a_tar_that_is_cut_or_odd_is_damaged(tmp_path: Path) -> None:
+    """Also at the end of a member; names that come twice, and links."""
+    raw = BUNDLE.read_bytes().rstrip(b"\0")
+    ends = -len(raw) % 512
+    with tarfile.open(BUNDLE) as tar:
+        last = max(tar.getmembers(), key=lambda one: one.offset_data)
+    cuts = [BUNDLE.read_bytes()[: last.offset], raw + bytes(ends), raw + bytes(ends + 512)]
+    for number, cut_off in enumerate(cuts):
+        (tmp_path / "cut.tar").write_bytes(cut_off)
+        assert restore("--from", tmp_path / "cut.tar", "--list")[0] == 4, number
+    for kind, name in (
+        (tarfile.SYMTYPE, "x"),
+        (tarfile.REGTYPE, "index.json"),
+        (tarfile.REGTYPE, "./index.json"),
+    ):
+        odd = Path(shutil.copy(BUNDLE, tmp_path / "odd.tar"))
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, "index.json" if kind == tarfile.SYMTYPE else ""
+        with tarfile.open(odd, "a") as tar:
+            tar.addfile(member)
+        code, _, wrong = restore("--from", odd, "--list")
+        assert (code, "is a link, or there twice" in wrong) == (4, True)
+
+
+def remade(
+    place: Path, change: Callable[[dict[str, Any], dict[str, Any]], None], name: str = "tiny:latest"
+) -> Path:
+    """The fixture, after *change* has had the manifest and the document of a model; all sums are right."""
+
+    def kept(value: object) -> tuple[str, int]:
+        raw = json.dumps(value).encode()
+        digest = Digest.of(raw)
+        (place / "blobs" / "sha256" / digest.hex).write_bytes(raw)
+        return str(digest), len(raw)
+
+    def blob(one: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((place / "blobs" / "sha256" / one["digest"][7:]).read_bytes())
+        return found
+
+    def changed(index: dict[str, Any]) -> None:
+        (entry,) = (one for one in index["manifests"] if one["annotations"][REF].endswith(f"/{name}"))
+        manifest = blob(entry)
+        body = blob(manifest["config"])
+        change(manifest, body)
+        manifest["config"]["digest"], manifest["config"]["size"] = kept(body)
+        entry["digest"], entry["size"] = kept(manifest)
+        index["manifests"] = [entry]
+
+    return rewritten(place, changed)
+
+
+RECIPE = next(str(model.name) for model in Archive(BUNDLE).models() if isinstance(model.document, Recipe))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "code"),
+    [
+        ("tiny:latest", lambda manifest, body: None, 0),
+        ("tiny:latest", lambda manifest, body: manifest["layers"].append(manifest["layers"][0]), 4),
+        ("tiny:latest", lambda manifest, body: manifest["layers"].pop(), 4),
+        ("tiny:latest", lambda manifest, body: body.update(schemaVersion=1), 5),
+        ("tiny:latest", lambda manifest, body: body.update(mediaType="application/json"), 5),
+        ("tiny:latest", lambda manifest, body: body.update(x=float("nan")), 4),
+        ("tiny:latest", lambda manifest, body: manifest.update(artifactType="application/x"), 5),
+        (RECIPE, lambda manifest, body: None, 0),
+        (RECIPE, lambda manifest, body: body.update(files={}), 4),
+        (RECIPE, lambda manifest, body: body.update(files=[]), 4),
+        (RECIPE, lambda manifest, body: body.update(adapters={"x": "sha256:" + "0" * 64}), 4),
+        (RECIPE, lambda manifest, body: body.update(parameters={"x": float("inf")}), 4),
+        (RECIPE, lambda manifest, body: manifest["layers"].pop(), 4),
+    ],
+)
+def test_documents_that_contradict_each_other(
+    tmp_path: Path, name: str, change: Callable[[dict[str, Any], dict[str, Any]], None], code: int
+) -> None:
+    """What is listed is what is named, once each; numbers are numbers; Ollama knows its kind."""
+    assert restore("--from", remade(tmp_path / "in", change, name), "--list")[0] == code
+
+
+def test_large_numbers_are_none(module: ModuleType) -> None:
+    """1e999 is in JSON's grammar, and no server reads the Infinity that it would become."""
+    for raw in (b"[1e999]", b"[NaN]", b"[-Infinity]"):
+        with pytest.raises(ValueError, match="JSON"):
+            module.document(raw)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda index: index.update(manifests=[]), 3),
+        (lambda index: index["manifests"].append(index["manifests"][0]), 4),
+        (lambda index: index["manifests"][0].update(size=index["manifests"][0]["size"] + 1), 4),
+        (lambda index: [one.pop("artifactType") for one in index["manifests"]], 0),
+    ],
+)
+def test_an_index_of_other_tools_or_none(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], code: int
+) -> None:
+    """No model is none restored; skopeo drops the type of an entry; twice, or another size, is damage."""
+    place = rewritten(tmp_path / "in", change)
+    assert restore("--from", place, "--to", tmp_path / "models", *([] if code else ["tiny"]))[0] == code
+
+
 def test_a_volume_comes_once_and_has_a_whole_size(tmp_path: Path) -> None:
     """A size that is a float, a number that is true or comes twice: damage, before a byte is read."""
     (folder,) = shaped("set", tmp_path / "in")
@@ -547,6 +812,54 @@ def test_a_target_that_is_mistyped_is_no_folder(tmp_path: Path, target: str) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_run_left_is_no_obstacle(tmp_path: Path) -> None:
+    """In a new directory, too; what is old is removed, what may be of a run under way is not."""
+    models = tmp_path / "models"
+    (models / "blobs").mkdir(parents=True)
+    for folder in (models, models / "blobs"):
+        for name in (".restore-old", ".restore-new"):
+            (folder / name).write_bytes(b"x")
+        os.utime(folder / ".restore-old", (0, 0))
+    assert restore("--from", BUNDLE, "--to", models, *IMAGES)[0] == 0
+    left = {path.relative_to(models) for path in models.rglob(".restore-*")}
+    assert left == {Path(".restore-new"), Path("blobs/.restore-new")}
+
+
+@needs_root
+@pytest.mark.parametrize("part", ["blobs", "manifests"])
+def test_a_disk_of_its_own_within_the_directory(tmp_path: Path, part: str) -> None:
+    """No rename leads from one file system to another."""
+    place = tmp_path / "models" / part
+    place.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("cannot mount a disk here")
+    try:
+        assert restore("--from", BUNDLE, "--to", tmp_path / "models", *IMAGES)[0] == 0
+        assert files_of(tmp_path / "models") == models_dir(tmp_path / "other")
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+@pytest.mark.parametrize(("ignored", "code"), [(False, 130), (True, 7)])
+def test_a_line_that_is_cut_ends_it_tidily(tmp_path: Path, ignored: bool, code: int) -> None:
+    """SIGHUP as SIGTERM; under nohup it goes on, here until the server goes away."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        command = [OLDEST, "-I", SCRIPT, "--from", BUNDLE, "--to", url, "tiny"]
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+            signal.signal(signal.SIGHUP, before)
+            connection, _ = server.accept()
+            process.send_signal(signal.SIGHUP)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            connection.close()
+            process.communicate(timeout=30)
+    assert process.returncode == code
+
+
 @needs_root
 def test_owner_and_mode_are_the_directorys(tmp_path: Path) -> None:
     """Every file and folder, whoever restores."""
@@ -641,7 +954,7 @@ def test_what_no_server_makes_is_refused(tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def answering(answers: dict[str, bytes], asked: list[str]) -> Iterator[str]:
+def answering(answers: dict[str, bytes], asked: list[str], status: int = 200) -> Iterator[str]:
     """A server that says the same on each request of a method; blobs are 404 on HEAD, 201 on POST."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -650,7 +963,7 @@ def answering(answers: dict[str, bytes], asked: list[str]) -> Iterator[str]:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             blob = "/blobs/" in self.path
             body = b"" if blob else answers[self.command]
-            self.send_response(404 if self.command == "HEAD" else 201 if blob else 200)
+            self.send_response(404 if self.command == "HEAD" else 201 if blob else status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -692,6 +1005,22 @@ def test_a_server_that_talks_nonsense_is_no_crash(tags: bytes) -> None:
     """Whatever it says of its models."""
     with answering({"GET": tags}, []) as url:
         assert restore("--from", BUNDLE, "--to", url, "tiny")[0] == 4
+
+
+@pytest.mark.parametrize("status", [307, 401, 404, 500])
+def test_a_server_that_refuses_is_quoted(status: int) -> None:
+    """Its status and its words, and that it is no damage."""
+    with answering({"GET": b"go away"}, [], status) as url:
+        code, _, wrong = restore("--from", BUNDLE, "--to", url, "tiny")
+    assert (code, f"{status} b'go away'" in wrong) == (6, True)
+
+
+def test_a_model_that_is_refused_stops_no_other(tmp_path: Path) -> None:
+    """So a second run goes on where the first one was stopped."""
+    with own_depot(tmp_path / "depot") as depot:
+        make(depot.url, "tiny")
+        code, said, wrong = restore("--from", BUNDLE, "--to", depot.url, *IMAGES)
+        assert (code, "under another ID" in wrong, "team/full:1.0 is made" in said) == (6, True, True)
 
 
 def test_a_server_that_is_not_there() -> None:
@@ -736,38 +1065,6 @@ def test_a_recipe_asks_for_nothing_else(tmp_path: Path, key: str) -> None:
 # --- signatures
 
 
-needs_keygen = pytest.mark.skipif(not Path("/usr/bin/ssh-keygen").exists(), reason="no ssh-keygen")
-
-
-def key(path: Path) -> Path:
-    """A new key; its public half in an allowed_signers file in a folder of its own."""
-    path.mkdir()
-    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path / "key"]
-    subprocess.run(command, check=True)
-    (path / "signers").write_text(f"{path.name}@example.com {(path / 'key.pub').read_text()}")
-    return path / "signers"
-
-
-def sign(signers: Path, text: bytes, namespace: str) -> bytes:
-    command = ["ssh-keygen", "-q", "-Y", "sign", "-n", namespace, "-f", signers.parent / "key"]
-    return subprocess.run(command, input=text, capture_output=True, check=True).stdout
-
-
-def signed(shape: str, place: Path, signers: Path) -> list[Path]:
-    """The fixture, signed as media of this shape are."""
-    paths = shaped(shape, place)
-    sums = subprocess.run(["tar", "xOf", BUNDLE, "SHA256SUMS"], capture_output=True, check=True).stdout
-    if shape == "folder":
-        (place / "SHA256SUMS.sig").write_bytes(sign(signers, sums, "modelpack-bundle"))
-    elif shape == "tar":
-        (place / "b.tar.sig").write_bytes(sign(signers, sums, "modelpack-bundle"))
-    else:
-        for path in paths:
-            text = (path / "set.sha256").read_bytes()
-            (path / "set.sha256.sig").write_bytes(sign(signers, text, "modelpack-set"))
-    return paths
-
-
 @needs_keygen
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_signature_by_somebody_known_is_good(tmp_path: Path, shape: str) -> None:
@@ -781,7 +1078,7 @@ def test_a_signature_by_somebody_known_is_good(tmp_path: Path, shape: str) -> No
     for path in (tmp_path / "in").rglob("*.sha256" if "set" in shape or "two" in shape else "SHA256SUMS"):
         path.write_bytes(path.read_bytes() + b"0" * 64 + b"  more\n")
     if shape != "tar":
-        assert restore(*source, "--to", tmp_path / "models", "--signers", mine)[0] == 10
+        assert restore(*source, "--to", tmp_path / "models", "--signers", mine)[0] == 4
     for path in (tmp_path / "in").rglob("*.sig"):
         path.unlink()
     code, _, wrong = restore(*source, "--to", tmp_path / "models", "--signers", mine)
@@ -816,14 +1113,82 @@ def test_expired_keys_and_odd_files_are_refused(tmp_path: Path) -> None:
     line = mine.read_text()
     mine.write_text(line.replace(" ssh-", ' valid-before="20200101" ssh-'))
     assert restore("--from", place, "--list", "--signers", mine)[0] == 10
-    for text in ("", "garbage\n", "* \n"):
+    for text, code in (("", 11), ("# me\n\n", 11), (" " * (5 << 20), 11), ("garbage\n", 10), ("* \n", 10)):
         mine.write_text(text)
-        assert restore("--from", place, "--list", "--signers", mine)[0] == 10
+        assert restore("--from", place, "--list", "--signers", mine)[0] == code, text
     assert restore("--from", place, "--list", "--signers", tmp_path / "none")[0] == 2
     mine.write_text(line)
     for raw in (b"", b"-----BEGIN SSH SIGNATURE-----\n", bytes(5 << 20)):
         (place / "SHA256SUMS.sig").write_bytes(raw)
-        assert restore("--from", place, "--list", "--signers", mine)[0] in (4, 10)
+        assert restore("--from", place, "--list", "--signers", mine)[0] == 4
+
+
+@needs_keygen
+def test_it_says_why_a_signature_is_none(tmp_path: Path) -> None:
+    """BAD is damage; somebody unknown, or another purpose, is not to be trusted."""
+    mine = key(tmp_path / "mine")
+    (place,) = signed("folder", tmp_path / "in", mine)
+    sums, path = (place / "SHA256SUMS").read_bytes(), place / "SHA256SUMS.sig"
+    good = path.read_bytes()
+    cases = {
+        good: 0,
+        good.replace(b"\n", b"\r\n"): 0,
+        sign(mine, sums + b" ", "modelpack-bundle"): 4,
+        good[: len(good) // 2]: 4,
+        good.replace(good[60:61], b"~", 1): 4,
+        sign(mine, sums, "file"): 10,
+        sign(key(tmp_path / "other"), sums, "modelpack-bundle"): 10,
+    }
+    for raw, code in cases.items():
+        path.write_bytes(raw)
+        found, _, wrong = restore("--from", place, "--list", "--signers", mine)
+        assert found == code, wrong
+    path.rename(tmp_path / "elsewhere.sig")
+    for make_odd in (lambda: path.symlink_to(tmp_path / "elsewhere.sig"), path.mkdir):
+        make_odd()
+        code, _, wrong = restore("--from", place, "--list", "--signers", mine)
+        assert (code, "is a link or a folder" in wrong) == (10, True)
+        if path.is_symlink():
+            path.unlink()
+
+
+@needs_keygen
+def test_every_line_about_a_key_counts(tmp_path: Path) -> None:
+    """ssh-keygen tells of the first one alone; and an expired one is said to be expired."""
+    mine = key(tmp_path / "mine")
+    (place,) = signed("folder", tmp_path / "in", mine)
+    line = mine.read_text()
+    mine.write_text(line.replace(" ssh-", ' namespaces="x" ssh-') + line)
+    assert restore("--from", place, "--list", "--signers", mine)[0] == 0
+    mine.write_text(line.replace(" ssh-", ' valid-before="20200101" ssh-') + "# the end\n")
+    code, _, wrong = restore("--from", place, "--list", "--signers", mine)
+    assert (code, "expired" in wrong) == (10, True)
+
+
+@needs_keygen
+@pytest.mark.parametrize("home", ["/nonexistent", "", "/"])
+def test_a_user_without_a_home_can_check(tmp_path: Path, home: str) -> None:
+    """Services have none."""
+    mine = key(tmp_path / "mine")
+    (place,) = signed("folder", tmp_path / "in", mine)
+    assert restore("--from", place, "--list", "--signers", mine, env={"HOME": home})[0] == 0
+
+
+@needs_keygen
+@pytest.mark.skipif(sys.platform == "win32", reason="no such modes")
+def test_signers_that_everybody_may_change_vouch_for_nothing(tmp_path: Path) -> None:
+    """Nor where everybody may lay another file in their place."""
+    mine = key(tmp_path / "mine")
+    (place,) = signed("folder", tmp_path / "in", mine)
+    for path, mode, code in (
+        (mine, 0o646, 10),
+        (mine, 0o664, 0),
+        (mine.parent, 0o777, 10),
+        (mine.parent, 0o1777, 0),
+    ):
+        path.chmod(mode)
+        found, _, wrong = restore("--from", place, "--list", "--signers", "signers", cwd=mine.parent)
+        assert (found, "everybody may change" in wrong) == (code, bool(code))
 
 
 @needs_keygen
@@ -901,15 +1266,15 @@ def test_on_windows_no_program_of_the_drive_one_stands_on_is_run(monkeypatch: py
         (None, 11),
         ("echo 'ssh-keygen: illegal option -- Y' >&2; exit 1", 11),
         ("echo 'usage: ssh-keygen [-q]' >&2; exit 255", 11),
-        ("exit 0", 10),
-        ("echo good; exit 0", 10),
-        ("exit 255", 10),
+        ("exit 0", 11),
+        ("echo good; exit 0", 11),
+        ("exit 255", 11),
     ],
 )
 def test_an_old_or_strange_ssh_keygen_never_says_good(
     tmp_path: Path, module: ModuleType, program: str | None, code: int
 ) -> None:
-    """Missing or old: it could not be checked. Silent: it is not good."""
+    """Missing, old, or without a word of why: it could not be checked."""
     mine = key(tmp_path / "mine")
     (place,) = signed("folder", tmp_path / "in", mine)
     fake = tmp_path / "keygen"

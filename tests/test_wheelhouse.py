@@ -132,10 +132,10 @@ def test_it_installs_without_an_index(house: Path, tmp_path: Path) -> None:
     """A fresh environment, no net, a hostile working directory: `modelpack --version` runs from it."""
     venv, planted = tmp_path / "v e n v", tmp_path / "here"
     planted.mkdir()
-    for name in ("pip.py", "venv.py"):
+    for name in ("pip.py", "venv.py", "sitecustomize.py", "modelpack.py"):
         (planted / name).write_text("raise SystemExit('planted')\n")
     env = {
-        "PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHON": sys.executable,
+        "PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHON": sys.executable, "PYTHONPATH": ":.",
         "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_NO_INDEX": "0",
         "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9",
     }  # fmt: skip

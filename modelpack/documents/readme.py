@@ -121,37 +121,48 @@ In the unpacked folder, after the check. Into Ollama's models directory
 
     MODELS=/usr/share/ollama/.ollama/models
     mkdir -p "$MODELS/blobs" "$MODELS/manifests"
-    put() { install -m 644 "blobs/sha256/$1" "$MODELS/${2:-blobs/sha256-$1}"; }
+    put() {
+        to="$MODELS/${2:-blobs/sha256-$1}"
+        if [ -e "$to" ] && [ "$(sha256sum < "$to" | cut -c -64)" = "$1" ]
+        then return 0; fi
+        if [ -e "$to" ] && [ -n "${2:-}" ]
+        then echo "$to is there, for another model" >&2; return 1; fi
+        install -m 644 "blobs/sha256/$1" "$to"
+    }
 
 then the lines of each model below that begin with `mkdir` and `put`, and, if
 you are root, give all to the directory's owner:
 
     chown -R --reference="$MODELS" "$MODELS/blobs" "$MODELS/manifests"
 
-Ollama sees the models at once. Each has the ID that is named here.
+Ollama sees the models at once. Each has the ID that is named here. Where
+another model has the name, `put` says so and leaves that one alone.
 """
-_CURL = """\
-Or into a running Ollama, whose files you cannot reach:
+_CURL = r"""Or into a running Ollama, whose files you cannot reach:
 
     OLLAMA=http://127.0.0.1:11434
+    LC_ALL=C; export LC_ALL
     send() {
         curl -sfI -o /dev/null "$OLLAMA/api/blobs/sha256:$1" ||
         curl -sf -X POST -T "blobs/sha256/$1" "$OLLAMA/api/blobs/sha256:$1"
     }
-    text() {
-        tr '\\t\\n\\r' '\\1\\2\\3' < "blobs/sha256/$1" |
-        sed 's/\\\\/\\\\\\\\/g; s/"/\\\\"/g' |
-        sed -e "s/$(printf '\\1')/\\\\\\\\t/g" -e "s/$(printf '\\2')/\\\\\\\\n/g" \\
-            -e "s/$(printf '\\3')/\\\\\\\\r/g"
-    }
-    word() { sed -n 's/.*"'"$2"'": *"\\([^"\\\\]*\\)".*/\\1/p' "blobs/sha256/$1"; }
+    rules=$(
+        printf 's/\\\\/&&/g; s/"/\\\\&/g; s/\377/\\\\n/g; s/\376/\\\\u0000/g'
+        for n in 1 2 3 4 5 6 7 8 9 11 12 13 14 15 16 17 18 19 20 21 22 23 24 \
+            25 26 27 28 29 30 31
+        do printf "; s/\\$(printf %03o $n)/\\\\\\\\u%04x/g" $n; done
+    )
+    text() { tr '\n\000' '\377\376' < "blobs/sha256/$1" | sed "$rules"; }
+    config() { tr -d '\n' < "blobs/sha256/$1" | grep -o "$2" | sed -n "1$3"; }
+    word() { config $1 "\"$2\": *\"[^\"\\\\]*\"" 's/.*"\(.*\)"/\1/p'; }
+    info() { config $1 '"capabilities": *\[[^]]\{1,\}]' 's/.*/,"info":{&}/p'; }
     create() {
         curl -sf --data-binary @- "$OLLAMA/api/create" | tail -n 1
     }
 
 then the lines of each model below from `send` to `create`. The last answer
-has to be {"status":"success"}; every other is an error. The server writes a
-manifest of its own: the same model under another ID.
+has to be {"status":"success"}; every other, and none at all, is an error. The
+server writes a manifest of its own: the same model under another ID.
 """
 _DELTA = """\
 NOT ALL IS HERE
@@ -271,6 +282,7 @@ def _body_of_image(image: Image) -> Iterator[str]:
             yield f""" ',"{key}":' "$(cat blobs/sha256/{_hex(found[-1])})" """.strip()
     for key in ("renderer", "parser", "requires"):
         yield f""" ',"{key}":"' "$(word {_hex(image.config)} {key})" '"'""".strip()
+    yield f'"$(info {_hex(image.config)})"'
     yield "'}'"
 
 

@@ -37,6 +37,7 @@ import argparse
 import contextlib
 import hashlib
 import http.client
+import itertools
 import json
 import re
 import signal
@@ -93,8 +94,6 @@ def sha256(raw):
 
 
 # --- Reading files. A bundle is one file, several that belong together, or a folder.
-
-
 def plain_size(path):
     """The size of the plain file at *path*; None where there is none (a link is none)."""
     try:
@@ -133,7 +132,7 @@ def hashed(pieces, digest, what):
             yield held
         held = piece
     if hasher.hexdigest() != digest:
-        raise Failure(DAMAGED, what + " is damaged: copy the bundle again")
+        raise Failure(DAMAGED, what + " is damaged: copy it again, or name another copy first by --from")
     if held:
         yield held
 
@@ -149,9 +148,10 @@ def small(path):
 
 
 def sums_in(raw):
-    """What the lines of sha256sum in *raw* say: {name: hex digits}."""
+    """What the lines of sha256sum in *raw* say: {name: hex digits}. No name is absolute, or has a `..`."""
     lines = (line.group() for line in re.finditer("[^\n]+", raw.decode()))
-    found = (re.match(r"([0-9a-f]{64}) [ *](?:\./)?(.+)\Z", line).groups() for line in lines)
+    form = r"([0-9a-f]{64}) [ *](?:\./)?(?!/|(?:.*/)?\.\.(?:/|\Z))(.+)\Z"
+    found = (re.match(form, line).groups() for line in lines)
     return {name: digest for digest, name in found}
 
 
@@ -159,11 +159,9 @@ def document(raw):
     """The JSON value in *raw*; ValueError."""
     if raw.count(b"{") + raw.count(b"[") > CONTAINERS:
         raise ValueError("too many lists and objects")
-
-    def refuse(word):
-        raise ValueError(word + " is no number")
-
-    return json.loads(raw.decode(), parse_constant=refuse)
+    value = json.loads(raw.decode())
+    json.dumps(value, allow_nan=False)  # NaN and 1e999 are no numbers of JSON's
+    return value
 
 
 def members(parts):
@@ -175,9 +173,7 @@ def members(parts):
     found, notes, place, end = {}, {}, 0, sum(size for _, size in parts)
     while place + 512 <= end and len(found) < 100000:
         head = b"".join(stretch(parts, place, 512))
-        if head == bytes(512):
-            if b"".join(stretch(parts, place, 1024)) != bytes(1024):
-                break
+        if head == bytes(512) == b"".join(stretch(parts, place + 512, 512)):
             return found
         with expecting(f"{parts[0][0]}: a header of the tar, at byte {place},"):
             size, kind = number(head[124:136]), head[156:157]
@@ -187,6 +183,8 @@ def members(parts):
         if kind == b"x":  # notes for the next member: a large size, a long name
             data = b"".join(stretch(parts, place, min(size, 65536)))
             notes = dict(re.findall(rb"(?:^|\n)\d+ (path|size)=([^\n]{1,512})(?=\n)", data))
+        elif kind == b"L":  # GNU tar's way to tell a long name
+            notes[b"path"] = b"".join(stretch(parts, place, min(size, 512))).rstrip(b"\0")
         elif kind != b"g":
             if notes.get(b"size", b"").isdigit():
                 size = int(notes[b"size"][:19])
@@ -209,7 +207,7 @@ class Bundle:
         self.tar = members(parts) if parts else {}
         self.inside = [folder] if folder else []  # no file in here vouches for it
         self.index = None  # the SHA-256 that it has to have, where a set of volumes says so
-        self.volumes, self.papers = [], b""  # of a set: [(path, SHA-256)], and what STEM.sha256 says
+        self.volumes, self.papers = [], b""  # of a set: [(path, SHA-256)], and STEM.sha256; None: damaged
         self.sums, self.expects = {}, set()
 
     def find(self, name):
@@ -217,10 +215,11 @@ class Bundle:
         if self.parts:
             return (self.parts,) + self.tar[name] if name in self.tar else None
         steps, path = name.split("/"), self.folder
-        for step in steps:
-            path = os.path.join(path, step)
-            if step in ("", ".", "..") or re.search(r"[\\:\0]", step) or os.path.islink(path):
-                raise Failure(REFUSED, f"{self.folder}: {name} leads out of the bundle")
+        with expecting(f"{self.folder}: the name {name}"):  # nor need this system be able to have it
+            for step in steps:
+                path = os.path.join(path, step)
+                if step in ("", ".", "..") or re.search(r"[\\:\0]", step) or os.path.islink(path):
+                    raise Failure(REFUSED, f"{self.folder}: {name} leads out of the bundle")
         size = plain_size(path)
         return None if size is None else ([(path, size)], 0, size)
 
@@ -235,7 +234,11 @@ class Bundle:
 
     def blob(self, digest):
         """The bytes of a blob that is there, hashed on the way."""
-        return hashed(stretch(*self.find("blobs/sha256/" + digest)), digest, "blobs/sha256/" + digest)
+        what = "blobs/sha256/" + digest
+        parts, offset, size = self.find(what)
+        ends = zip(parts, itertools.accumulate(length for _, length in parts))
+        there = [path for (path, length), end in ends if end - length < offset + size and offset < end]
+        return hashed(stretch(parts, offset, size), digest, ", ".join(there + [what]))
 
 
 def open_bundle(places, signers):
@@ -262,22 +265,24 @@ def open_bundle(places, signers):
 
 def open_set(folders, sets, signers):
     """The bundle whose volumes lie in *folders*; *sets* are the descriptors that were found there."""
-    raw, stem = small(sets[0]), os.path.basename(sets[0])[: -len(".volumes.json")]
-    if any(os.path.basename(path) != stem + ".volumes.json" or small(path) != raw for path in sets):
-        raise Failure(REFUSED, "volumes of different sets: " + ", ".join(sets))
-    there = [os.path.join(folder, stem + ".sha256") for folder in folders]
-    papers = [path for path in there if plain_size(path) is not None]
-    sums = (papers or there)[0]  # every medium should have them; one is enough
-    text = small(sums) if signers is not None or papers else b""
+    stem = os.path.basename(sets[0])[: -len(".volumes.json")]
+    line, copies = stem + ".volumes.json", {sha256(raw): raw for raw in map(small, sets)}
+    papers = [os.path.join(folder, stem + ".sha256") for folder in folders]  # on each medium; one is enough
+    texts = list(dict.fromkeys(small(path) for path in papers if plain_size(path) is not None))
     if signers is not None:
-        signatures = [path + ".sig" for path in there if plain_size(path + ".sig") is not None]
-        check_signature(text, (signatures or [sums + ".sig"])[0], "modelpack-set", signers, folders)
-        with expecting(sums):
-            if sums_in(text)[stem + ".volumes.json"] != sha256(raw):
-                raise Failure(DAMAGED, sets[0] + " is not the one that was signed")
+        texts = [check_signatures(texts, [one + ".sig" for one in papers], "modelpack-set", signers, folders)]
+    known = {}  # which descriptor is named by which text; one that is damaged names none
+    for text in texts:
+        with contextlib.suppress(ValueError, AttributeError):
+            known.setdefault(sums_in(text).get(line), text)
+    if signers is not None and not set(copies) & set(known):
+        raise Failure(DAMAGED, sets[0] + " is not the one that was signed")
+    right = [digest for digest in copies if digest in known] or list(copies)
+    if len(right) > 1 or any(os.path.basename(path) != line for path in sets):
+        raise Failure(REFUSED, "volumes of different sets: " + ", ".join(sets))
     parts, volumes, need = [], [], []
     with expecting(sets[0]):
-        descriptor = document(raw)
+        descriptor = document(copies[right[0]])
         if descriptor["format"] != "modelpack-volumes/1":
             raise Failure(UNSUPPORTED, sets[0] + NEWER)
         for n, volume in enumerate(descriptor["volumes"], 1):
@@ -290,61 +295,78 @@ def open_set(folders, sets, signers):
             parts += [(path, size) for path in there[:1]]
             volumes += [(path, volume["sha256"].split(":")[-1]) for path in there[:1]]
             need += [] if there else [str(n)]
-        index = descriptor["bundle"].split(":")[-1]
-        if not parts and not need:
-            raise ValueError("no volumes")
+        index, _ = descriptor["bundle"].split(":")[-1], descriptor["volumes"][0]  # there is one at least
     if need:
-        raise Failure(MISSING, "volumes are not here, or not with their size. need: " + ", ".join(need))
+        what = "volumes are missing, cut short, or renamed (call it {}.tar.{:03} again). need: {}"
+        raise Failure(MISSING, what.format(stem, int(need[0]), ", ".join(need)))
     bundle = Bundle(None, parts, None)
-    bundle.index, bundle.volumes, bundle.papers = index, volumes, text
+    bundle.index, bundle.volumes, bundle.papers = index, volumes, known.get(right[0]) if texts else b""
     bundle.inside = folders
     return bundle
 
 
 # --- Whose bundle it is, and what is in it.
+def check_signatures(texts, signatures, namespace, signers, inside):
+    """The first of *texts* that a file of *signatures* is good for; without one, the first Failure."""
+    there = [path for path in signatures if os.path.lexists(path)]
+    first = None if there else Failure(UNTRUSTED, "is not signed: there is no " + signatures[0])
+    for text, signature in itertools.product(texts, there):
+        try:
+            check_signature(text, signature, namespace, signers, inside)
+            return text
+        except Failure as failure:
+            first = first or failure
+    raise first or Failure(UNCHECKED, there[0] + " cannot be checked: what it was made for was taken out")
 
 
 def check_signature(text, signature, namespace, signers, inside):
-    """Raise a Failure unless the file *signature* is one over *text* by one of *signers*.
-
-    Those may lie neither beside it, nor below a folder of *inside*, nor on a medium that one of these is on.
-    """
+    """Raise a Failure unless *signature* is one over *text* by one of *signers*, a file from elsewhere."""
     if plain_size(signature) is None:
-        raise Failure(UNTRUSTED, "is not signed: there is no " + signature)
+        raise Failure(UNTRUSTED, signature + " is a link or a folder, and no signature")
     medium, *inside = (os.path.realpath(path) for path in (os.path.dirname(signature), *inside))
     real = os.path.realpath(signers)
-    ours = [os.stat(path).st_dev for path in (ROOT, os.path.expanduser("~"))]
+    ours = [os.stat(path).st_dev for path in (ROOT, os.path.expanduser("~")) if os.path.exists(path)]
     media = {os.stat(path).st_dev for path in (medium, *inside)}.difference(ours)
     below = any(real.startswith(os.path.join(path, "")) for path in inside)
     if below or os.path.dirname(real) == medium or os.stat(real).st_dev in media:
         raise Failure(UNTRUSTED, signers + " lies on the medium that it should vouch for: bring another")
-    tool = [path for path in SSH_KEYGEN if os.path.isfile(path)]
-    if not tool:
-        raise Failure(UNCHECKED, "there is no ssh-keygen here: compare the fingerprint by --expect instead")
+    modes = [os.stat(one).st_mode for one in (real, os.path.dirname(real), os.path.dirname(signers) or ".")]
+    if not WINDOWS and any(mode & stat.S_IWOTH and not mode & stat.S_ISVTX for mode in modes):
+        raise Failure(UNTRUSTED, "everybody may change " + signers + ": `chmod o-w`, after a look at it")
+    lines, tool = [], [path for path in SSH_KEYGEN if os.path.isfile(path)]
+    with contextlib.suppress(OSError, Failure):
+        lines = [one for one in small(real).splitlines() if one.strip() and one.lstrip()[:1] != b"#"]
+    if not tool or not lines:
+        what = signers + " is empty, or cannot be read" if tool else "there is no ssh-keygen here"
+        raise Failure(UNCHECKED, what + ": compare the fingerprint by --expect instead")
     with tempfile.TemporaryDirectory() as folder:
-        copies = [os.path.join(folder, name) for name in ("sig", "signers")]
-        with open(copies[0], "wb") as file:
-            file.write(small(signature))
+        with open(os.path.join(folder, "sig"), "wb") as file:
+            file.write(small(signature).replace(b"\r\n", b"\n"))  # a mail, or a copy as text, changed them
 
         def keygen(*words):
-            command = [tool[0], "-Y", *words, "-s", copies[0], "-f", copies[1]]
+            command = [tool[0], "-Y", *words, "-s", "sig", "-f", "signers"]
             kept = {key: os.environ[key] for key in ("TZ", "SYSTEMROOT") if key in os.environ}
             pipe = subprocess.PIPE
             done = subprocess.run(command, input=text, stdout=pipe, stderr=pipe, cwd=folder, env=kept)
             told = done.stderr.decode("utf-8", "replace").strip()
             if re.search("(illegal|unknown|invalid) option|usage:|Unsupported operation", told):
                 raise Failure(UNCHECKED, "this ssh-keygen is older than OpenSSH 8.2: use --expect instead")
-            return done.returncode, done.stdout.decode("utf-8", "replace"), told
+            return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else "", told
 
-        lines, told = small(real).splitlines(), "no line is about its key"
-        for line in (
-            one for one in lines if one.strip() and one[:1] != b"#"
-        ):  # one by one: of several about one key, find-principals tells of the first alone
-            with open(copies[1], "wb") as file:
+        said, told = keygen("check-novalidate", "-n", namespace)  # whoever made it
+        if not said.startswith(f'Good "{namespace}" signature with '):
+            code = UNCHECKED if "unsupported" in told or not told else DAMAGED
+            code = UNTRUSTED if "namespace" in told else code  # made for another purpose
+            raise Failure(code, f"{signature} is a BAD one, or none for this: {told or 'no word of why'}")
+        told = "no line is about its key"
+        for line in lines:  # one by one: of several about one key, find-principals tells of the first alone
+            with open(os.path.join(folder, "signers"), "wb") as file:
                 file.write(line + b"\n")
-            for who in keygen("find-principals")[1].split("\n")[:-1]:
-                status, said, told = keygen("verify", "-n", namespace, "-I", who)
-                if status == 0 and said.startswith(f'Good "{namespace}" signature for {who} with '):
+            names, why = keygen("find-principals")
+            told = why if "expired" in why or "not yet valid" in why else told
+            for who in names.split("\n")[:-1]:
+                said, told = keygen("verify", "-n", namespace, "-I", who)
+                if said.startswith(f'Good "{namespace}" signature for {who} with '):
                     return say(said.strip())
     raise Failure(UNTRUSTED, f"{signature}: no good signature by any of {signers} ({told})")
 
@@ -353,7 +375,7 @@ def read_index(bundle, expect, signers):
     """The bytes of index.json, if signature, fingerprint and SHA256SUMS are right; none is parsed before."""
     sums = bundle.read("SHA256SUMS", 2 * DOCUMENT)
     if signers is not None and bundle.signature:
-        check_signature(sums, bundle.signature, "modelpack-bundle", signers, bundle.inside)
+        check_signatures([sums], [bundle.signature], "modelpack-bundle", signers, bundle.inside)
     index = bundle.read("index.json")
     say("fingerprint sha256:" + sha256(index))
     if expect is not None and expect.lower().split(":")[-1] != sha256(index):
@@ -390,29 +412,33 @@ class Model:
 
     def __init__(self, bundle, name, entry):
         def read(one):
-            digest = described(one)[0]
+            digest, size = described(one)
             raw = bundle.read("blobs/sha256/" + digest)
+            if len(raw) != size:
+                raise ValueError("another size")
             return b"".join(hashed([raw], digest, "blobs/sha256/" + digest))
 
         self.name, self.parts = parse_name(name)
         manifest = document(read(entry))
-        if manifest["artifactType"] != OURS + "model.v1":
-            raise Failure(UNSUPPORTED, self.name + " is no model of modelpack's")
-        self.recipe = manifest["config"]["mediaType"] == OURS + "recipe.v1+json"  # what servers make
-        if not self.recipe and manifest["config"]["mediaType"] != OURS + "image.v1+json":
+        kinds = manifest["artifactType"], manifest["config"]["mediaType"]
+        self.recipe = kinds[1] == OURS + "recipe.v1+json"  # what servers make
+        if kinds[0] != OURS + "model.v1" or not (self.recipe or kinds[1] == OURS + "image.v1+json"):
             raise Failure(UNSUPPORTED, self.name + NEWER)
         self.raw = read(manifest["config"])
         self.id, self.body = sha256(self.raw), document(self.raw)
-        self.blobs, self.base = dict(map(described, manifest["layers"])), self.body.get("from")
+        layers = list(map(described, manifest["layers"]))
+        self.blobs, self.base = dict(layers), self.body.get("from")
         self.layers = [] if self.recipe else [self.body["config"], *(self.body.get("layers") or [])]
-        if not self.recipe and (self.body["schemaVersion"], self.body.get("mediaType", DOCKER)) != (
-            2,
-            DOCKER,
-        ):
+        kind = None if self.recipe else (self.body["schemaVersion"], self.body.get("mediaType", DOCKER))
+        if kind not in (None, (2, DOCKER)):
             raise Failure(UNSUPPORTED, self.name + " has a manifest of another kind than Ollama's")
         if self.recipe and set(self.body) - FIELDS:
             raise Failure(UNSUPPORTED, self.name + " asks a server for more than a recipe may")
-        if not self.recipe and dict(map(described, self.layers)) != self.blobs:
+        files = [self.body.get(key) or {} for key in ("files", "adapters", "draft_files")]
+        asked = {digest for group in files for digest in group.values()}
+        ours = {"sha256:" + digest for digest in self.blobs}
+        fits = asked == ours if self.recipe else dict(map(described, self.layers)) == self.blobs
+        if not fits or len(layers) != len(self.blobs):
             raise Failure(DAMAGED, f"the manifests of {self.name} contradict each other")
 
 
@@ -450,10 +476,11 @@ def read_models(bundle, raw):
     return models
 
 
-def check(bundle):
-    """Hash every file of the bundle, and those that lie beside the volumes of a set."""
-    with expecting("the .sha256 of the set"):
-        listed, beside = sums_in(bundle.papers), list(bundle.volumes)
+def check(bundle, every):
+    """Hash every file of the bundle; or only those README.txt and restore.py that are there, to be run."""
+    if every and bundle.papers is None:
+        raise Failure(DAMAGED, "the .sha256 of the set is damaged, or of another set")
+    listed, beside = sums_in(bundle.papers or b""), list(bundle.volumes) if every else []
     for folder in bundle.inside:
         beside += [(os.path.join(folder, name), listed[name]) for name in STRIPPED if name in listed]
     for path, digest in beside:
@@ -461,33 +488,31 @@ def check(bundle):
         for _ in hashed(stretch([(path, size)], 0, size), digest, path) if size is not None else ():
             pass
     for name, digest in sorted(bundle.sums.items()):
-        found = bundle.find(name)
+        found = bundle.find(name) if every or name in STRIPPED else None
         if found is not None:
             for _ in hashed(stretch(*found), digest, name):
                 pass
-        elif name in STRIPPED:
+        elif every and name in STRIPPED:
             say(f"warning: {name} was taken out, which does no harm", sys.stderr)
-        else:
+        elif every:
             raise Failure(MISSING, name + " is missing in the bundle: copy it again")
-    say("every file is as SHA256SUMS says")
 
 
 # --- Where models go.
-
-
 class Directory:
     """A models directory. What is made in it gets its owner, and its mode as far as a file can have it."""
 
     def __init__(self, path):
         os.makedirs(path, exist_ok=True)
-        names = os.listdir(path)
-        left = [name for name in names if name.startswith(".restore-")]  # of a run that was killed
-        if "manifests" not in names and set(names) - {"blobs", *left}:
+        names = [name for name in os.listdir(path) if not name.startswith(".restore-")]
+        if "manifests" not in names and set(names) - {"blobs"}:
             raise Failure(REFUSED, path + " is neither empty nor a models directory: it has no manifests/")
         self.path, self.like = path, os.stat(path)
-        for one in (os.path.join(path, name) for name in left):
-            if plain_size(one) is not None and os.lstat(one).st_mtime < time.time() - 3600:
-                os.unlink(one)  # a run that is under way writes to its own
+        for folder in filter(os.path.isdir, (path, self.find("blobs"))):
+            left = [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(".restore-")]
+            for one in left:  # of a run that was killed; one that is under way still writes to its own
+                if plain_size(one) is not None and os.lstat(one).st_mtime < time.time() - 3600:
+                    os.unlink(one)
 
     def find(self, *parts):
         """The path of a file there; a link on the way is refused, upper and lower case are one."""
@@ -516,7 +541,10 @@ class Directory:
 
     def write(self, path, pieces):
         """Make the file at *path* of *pieces*: whole, or not at all."""
-        fd, new = tempfile.mkstemp(prefix=".restore-", dir=self.path)
+        folder = os.path.dirname(path)
+        self.make(folder)
+        apart = os.stat(folder).st_dev != self.like.st_dev  # a disk of its own: no rename leads there
+        fd, new = tempfile.mkstemp(prefix=".restore-", dir=folder if apart else self.path)
         try:
             with open(fd, "wb") as file:
                 for piece in pieces:
@@ -526,15 +554,14 @@ class Directory:
                     self.own(os.fchown, fd)
                     os.fchmod(fd, stat.S_IMODE(self.like.st_mode) & 0o666)
                 os.fsync(fd)
-            self.make(os.path.dirname(path))
             os.replace(new, path)
         except BaseException:
             os.unlink(new)
             raise
         if os.name != "nt":  # the name, too, is on the medium before the next one
-            folder = os.open(os.path.dirname(path), os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+            fd = os.open(folder, os.O_RDONLY)
+            os.fsync(fd)
+            os.close(fd)
 
     def restore(self, bundle, model):
         """Install *model*: its blobs, then its manifest."""
@@ -628,6 +655,10 @@ def create_request(bundle, model):
             raise Failure(UNSUPPORTED, f"{model.name} has a text that no request carries")
         return b"".join(bundle.blob(described(layer)[0]))
 
+    config, kinds = document(text(model.layers[0])), [layer["mediaType"] for layer in model.layers[1:]]
+    known = {LAYER + kind for kind in (*fields, *texts, "license", "params", "messages")}
+    if set(kinds) - known or kinds.count(LAYER + "model") != 1 or config.get("model_format") == "safetensors":
+        raise Failure(UNSUPPORTED, f"{model.name}: no server can make it, only a models directory takes it")
     for number, layer in enumerate(model.layers[1:]):
         kind = layer["mediaType"][len(LAYER) :]
         if kind in fields:
@@ -639,14 +670,8 @@ def create_request(bundle, model):
             request.setdefault("license", []).append(text(layer).decode())
         elif kind == "params":
             request.setdefault("parameters", {}).update(document(text(layer)) or {})
-        elif kind == "messages":
-            request["messages"] = document(text(layer))
         else:
-            digests = None
-            break
-    config, kinds = document(text(model.layers[0])), [layer["mediaType"] for layer in model.layers]
-    if digests is None or kinds.count(LAYER + "model") != 1 or config.get("model_format") == "safetensors":
-        raise Failure(UNSUPPORTED, f"{model.name}: no server can make it, only a models directory takes it")
+            request["messages"] = document(text(layer))
     request.update({key: config[key] for key in ("renderer", "parser", "requires") if config.get(key)})
     if config.get("capabilities"):
         request["info"] = {"capabilities": config["capabilities"]}
@@ -692,8 +717,9 @@ def main():
     if wanted - {model.name.lower() for model in models}:
         raise Failure(MISSING, "not all of these models are in the bundle; --list names those that are")
     models = [model for model in models if not wanted or model.name.lower() in wanted]
+    check(bundle, args.check)
     if args.check:
-        check(bundle)
+        say("every file is as SHA256SUMS says")
         if args.expect is not None and args.signers is None:
             say("warning: the fingerprint covers the models, and no other file", sys.stderr)
     if args.list:
@@ -714,15 +740,11 @@ def main():
 
 
 if __name__ == "__main__":
-    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
-        signal.signal(number, lambda *_: sys.exit(130))  # so that temporary files are removed
+    for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda *_: sys.exit(130))  # so that temporary files are removed
     try:
         main()
-    except Failure as failure:
-        say(f"restore.py: {failure}", sys.stderr)
-        sys.exit(failure.code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as error:
+    except (Failure, OSError) as error:
         say(f"restore.py: {error}", sys.stderr)
-        sys.exit(LOCAL)
+        sys.exit(getattr(error, "code", LOCAL))

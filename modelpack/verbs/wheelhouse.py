@@ -62,7 +62,7 @@ python=${{PYTHON:-python3}}
 "$python" -I -m venv "$venv"
 "$venv/bin/python" -I -m pip --isolated install --quiet --disable-pip-version-check \\
     --no-index --find-links "$here" --require-hashes -r "$here/{requirements}"
-"$venv/bin/modelpack" --version
+"$venv/bin/python" -I -m modelpack --version
 echo "installed: $venv/bin/modelpack"
 """
 _INSTALL_BAT = """\
@@ -77,7 +77,7 @@ if "%PYTHON%"=="" set "PYTHON=py -3"
 %PYTHON% -I -m venv "%VENV%" || exit /b 1
 "%VENV%\\Scripts\\python.exe" -I -m pip --isolated install --quiet --disable-pip-version-check ^
     --no-index --find-links "%HERE%" --require-hashes -r "%HERE%\\{requirements}" || exit /b 1
-"%VENV%\\Scripts\\modelpack.exe" --version || exit /b 1
+"%VENV%\\Scripts\\python.exe" -I -m modelpack --version || exit /b 1
 echo installed: %VENV%\\Scripts\\modelpack.exe
 """
 
