@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 from modelpack.documents.contents import Contents, read_contents
-from modelpack.documents.expects import NOTHING, Expects, absent
-from modelpack.documents.extras import ATTACHMENT, NONE, Attachment, Extras, path_of
+from modelpack.documents.expects import NOTHING, Expects
+from modelpack.documents.extras import NONE, Extras
 from modelpack.documents.layout import BLOCK, tar_layout
 from modelpack.documents.model import Model, agreed, blobs_of
-from modelpack.documents.oci import blob_path, bundle
+from modelpack.documents.oci import bundle
+from modelpack.documents.tarred import Tarred
 from modelpack.documents.tarwalk import walk
-from modelpack.errors import Corrupt, ModelpackError, NotFound, Refused, Taken
+from modelpack.errors import Corrupt, ModelpackError, Refused, Taken
 from modelpack.hands.bytes import FileReader, read_at
 from modelpack.hands.disk import Folder, open_path
 from modelpack.hands.scratch import NewFile, Scratch
@@ -23,13 +24,12 @@ from modelpack.stores import Placed, Session
 from modelpack.stores.archive_session import Writing
 from modelpack.words.blob import KIB, Blob
 from modelpack.words.digest import Digest
-from modelpack.words.reader import read_exactly
 from modelpack.words.report import Report, silent
 
 _TAIL = 64 * KIB  # of zeros, at most, that tools write after the end: GNU tar fills up 10 KiB
 
 
-class Archive:
+class Archive(Tarred[FileReader]):
     """The tar at *path*: a source, and a target that appears whole with its last model.
 
     With *expect*, a bundle of any other fingerprint is Refused before anything of it is parsed; with
@@ -60,52 +60,15 @@ class Archive:
 
     # --- source
 
+    @property
+    def where(self) -> Path:
+        """What errors are about: the tar."""
+        return self.path
+
     @cached_property
     def contents(self) -> Contents:
         """What its documents say, all of them checked."""
         return read_contents(self.read, self.path, self._expect)
-
-    @property
-    def fingerprint(self) -> Digest:
-        """SHA-256 of its index.json."""
-        return self.contents.fingerprint
-
-    @property
-    def expects(self) -> frozenset[Digest]:
-        """Blobs that its models name and it does not hold: a delta expects them at the target."""
-        return self.contents.expects
-
-    def models(self) -> Sequence[Model]:
-        """The models of the bundle, in the order of its index."""
-        return self.contents.models
-
-    def open(self, blob: Blob, offset: int = 0) -> FileReader:
-        """The bytes of *blob*, straight from their place in the tar."""
-        path = blob_path(blob.digest)
-        found = self.members.get(path)
-        if found is None:
-            raise absent(blob, self.contents.delta, self.path)
-        begin, size = found
-        if size != blob.size:
-            raise Corrupt(f"{path} has {size} bytes, not {blob.size}", where=self.path)
-        return FileReader(open_path(self.path), begin + offset, size - offset, self.path)
-
-    def attachments(self) -> tuple[Attachment, ...]:
-        """The files that were attached, as SHA256SUMS lists them, as far as they are there."""
-        return tuple(
-            Attachment(
-                name, Blob(self.members[path][1], ATTACHMENT, digest), partial(self.open_attachment, name)
-            )
-            for name, digest in self.contents.attachments
-            if (path := path_of(name)) in self.members
-        )
-
-    def open_attachment(self, name: str) -> FileReader:
-        """The bytes of the attachment *name*; nobody has checked them. NotFound."""
-        found = self.members.get(path_of(name))
-        if found is None:
-            raise NotFound(f"{path_of(name)} is missing", where=self.path)
-        return FileReader(open_path(self.path), *found, self.path)
 
     @cached_property
     def members(self) -> dict[str, tuple[int, int]]:
@@ -116,9 +79,8 @@ class Archive:
         finally:
             os.close(fd)
 
-    def files(self) -> dict[str, int]:
-        """Every file of the tar, with its bytes."""
-        return {path: size for path, (_, size) in self.members.items()}
+    def _stretch(self, offset: int, size: int) -> FileReader:
+        return FileReader(open_path(self.path), offset, size, self.path)
 
     def slack(self) -> list[ModelpackError]:
         """Bytes between members that should be zeros and are not: harmless, but not as it was written."""
@@ -135,16 +97,6 @@ class Archive:
         finally:
             os.close(fd)
         return found
-
-    def read(self, path: str, most: int) -> bytes:
-        """The small file at *path*; NotFound, or Corrupt where it has more than *most* bytes."""
-        found = self.members.get(path)
-        if found is None:
-            raise NotFound(f"{path} is missing: not a bundle, or not all of it", where=self.path)
-        if found[1] > most:
-            raise Corrupt(f"{path} has {found[1]} bytes; no real one has more than {most}", where=self.path)
-        with FileReader(open_path(self.path), *found, self.path) as reader:
-            return read_exactly(reader, found[1], path)
 
     # --- target
 

@@ -9,18 +9,15 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from modelpack.documents.contents import Contents, read_contents
-from modelpack.documents.expects import absent
-from modelpack.documents.extras import ATTACHMENT, Attachment, path_of
 from modelpack.documents.layout import BLOCK, END
-from modelpack.documents.model import Model
-from modelpack.documents.oci import blob_path
 from modelpack.documents.sums import parse_sums, sums_say
+from modelpack.documents.tarred import Tarred
 from modelpack.documents.tarwalk import walk
 from modelpack.documents.volumes import DESCRIPTOR, SUMS, Descriptor, stem_of
 from modelpack.errors import Corrupt, ModelpackError, NotFound, Unexpected, Usage
 from modelpack.hands.disk import Folder
 from modelpack.hands.slices_read import Joined, JoinedReader
-from modelpack.words.blob import SMALL, Blob
+from modelpack.words.blob import SMALL
 from modelpack.words.digest import Digest
 from modelpack.words.reader import read_exactly
 
@@ -129,7 +126,7 @@ def vouched_for(descriptor: Descriptor, folder: Path) -> bool:
         return False
 
 
-class VolumeSet:
+class VolumeSet(Tarred[JoinedReader]):
     """The set in *folders*, the one called *stem* where they hold several: a source, and a bundle.
 
     With *expect*, a bundle of any other fingerprint is Refused before anything of it is parsed. A block that
@@ -185,48 +182,6 @@ class VolumeSet:
             )
         return found
 
-    @property
-    def fingerprint(self) -> Digest:
-        """SHA-256 of its index.json."""
-        return self.contents.fingerprint
-
-    @property
-    def expects(self) -> frozenset[Digest]:
-        """Blobs that its models name and it does not hold: a delta expects them at the target."""
-        return self.contents.expects
-
-    def models(self) -> Sequence[Model]:
-        """The models of the bundle, in the order of its index."""
-        return self.contents.models
-
-    def open(self, blob: Blob, offset: int = 0) -> JoinedReader:
-        """The bytes of *blob*, from the volumes that have them, checked block by block."""
-        path = blob_path(blob.digest)
-        found = self._find(path)
-        if found is None:
-            raise absent(blob, self.contents.delta, self.where)
-        begin, size = found
-        if size != blob.size:
-            raise Corrupt(f"{path} has {size} bytes, not {blob.size}", where=self.where)
-        return self.joined.open(begin + offset, size - offset)
-
-    def attachments(self) -> tuple[Attachment, ...]:
-        """The files that were attached, as SHA256SUMS lists them, as far as they are there."""
-        return tuple(
-            Attachment(
-                name, Blob(self.members[path][1], ATTACHMENT, digest), partial(self.open_attachment, name)
-            )
-            for name, digest in self.contents.attachments
-            if (path := path_of(name)) in self.members
-        )
-
-    def open_attachment(self, name: str) -> JoinedReader:
-        """The bytes of the attachment *name*; its digest nobody has checked. NotFound."""
-        found = self._find(path_of(name))
-        if found is None:
-            raise NotFound(f"{path_of(name)} is missing", where=self.where)
-        return self.joined.open(*found)
-
     @cached_property
     def members(self) -> dict[str, tuple[int, int]]:
         """Where each file of the tar begins, and its bytes; NotFound where volumes are missing, Corrupt."""
@@ -249,22 +204,12 @@ class VolumeSet:
 
     def _checked(self, count: int, offset: int) -> bytes:
         count = min(count, self.joined.size - offset)
-        with self.joined.open(offset, count) as reader:
+        with self._stretch(offset, count) as reader:
             return read_exactly(reader, count, "the tar")
 
-    def files(self) -> dict[str, int]:
-        """Every file of the tar, with its bytes."""
-        return {path: size for path, (_, size) in self.members.items()}
-
-    def read(self, path: str, most: int) -> bytes:
-        """The small file at *path*; NotFound, or Corrupt where it has more than *most* bytes."""
-        found = self._find(path)
-        if found is None:
-            raise NotFound(f"{path} is missing: not a bundle, or not all of it", where=self.where)
-        offset, size = found
-        if size > most:
-            raise Corrupt(f"{path} has {size} bytes; no real one has more than {most}", where=self.where)
-        return self._checked(size, offset)
+    def _stretch(self, offset: int, size: int) -> JoinedReader:
+        """Checked block by block, as every byte that comes from here."""
+        return self.joined.open(offset, size)
 
     def begins(self, raw: bytes) -> bool:
         """Whether the tar begins with *raw*, its documents."""
