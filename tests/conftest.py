@@ -249,7 +249,10 @@ def everything(reader: Reader, most: int = 64 * MIB) -> bytes:
 
 
 def tree(path: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file, directory and link below *path*: its kind and mode, and what is in it."""
+    """Every file, directory and link below *path*: its kind and mode, and what is in it.
+
+    What a server removes at that very moment is not there.
+    """
     if not os.path.lexists(path):
         return {}
     if not path.is_dir():
@@ -258,12 +261,13 @@ def tree(path: Path) -> dict[str, tuple[int, bytes]]:
     for folder, folders, files in os.walk(path):
         for one in (*folders, *files):
             here = Path(folder, one)
-            mode = here.lstat().st_mode
             key = here.relative_to(path).as_posix()
-            if here.is_symlink():
-                found[key] = (mode, os.fsencode(os.readlink(here)))
-            else:
-                found[key] = (mode, here.read_bytes() if here.is_file() else b"")
+            with contextlib.suppress(FileNotFoundError):
+                mode = here.lstat().st_mode
+                if here.is_symlink():
+                    found[key] = (mode, os.fsencode(os.readlink(here)))
+                else:
+                    found[key] = (mode, here.read_bytes() if here.is_file() else b"")
     return found
 
 
