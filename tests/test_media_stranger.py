@@ -318,7 +318,7 @@ def test_one_set_is_replaced_and_not_two(made: Made) -> None:
     (other.folder / other.descriptor.name).write_bytes(other.descriptor.raw())
     before = files_of(made.folder)
     pack = ("pack", GGUF, "-o", made.folder, "--volume-size", "16MiB", "--replace")
-    assert "several sets" in run(6, *pack)
+    assert "several other sets" in run(6, *pack)
     assert files_of(made.folder) == before
 
 
@@ -351,3 +351,100 @@ def test_what_this_user_may_not_read_is_not_damaged(made: Made) -> None:
         run(11, "verify", made.path(2))
     finally:
         os.seteuid(0)
+
+
+# --- mends that went too far
+
+
+def other_words(made: Made, words: bytes) -> Path:
+    """A set that differs in one text of the same length, alone in its folder."""
+    store, folder = MemoryStore(), made.folder.parent / words.decode()
+    store.image("one", (MODEL, noise(50_000, "one")), (LICENSE, words))
+    target = VolumesTarget(folder, PER * BLOCK, stem="qwen", block_size=BLOCK)
+    copy(store, store.models(), target)
+    return folder
+
+
+@pytest.mark.parametrize("how", ["gather", "repair"])
+@pytest.mark.parametrize("harm", ["sums gone", "a digit"])
+def test_a_set_of_other_words_is_no_damaged_copy(made: Made, how: str, harm: str) -> None:
+    """Two right sets may have most of their volumes and all their sizes in common."""
+    mine, other = other_words(made, b"aaa"), other_words(made, b"bbb")
+    sums = mine / "qwen.sha256"
+    raw = sums.read_text()
+    before = files_of(mine)
+    if harm == "sums gone":
+        sums.unlink()
+    else:
+        sums.write_text(raw[:3] + ("0" if raw[3] != "0" else "1") + raw[4:])
+    if how == "gather":
+        run(6, "gather", other, "--into", mine)
+    else:
+        run(6, "repair", mine, "--from", other)
+    after = files_of(mine)
+    assert {name: after[name] for name in before if name != "qwen.sha256"} == {
+        name: raw for name, raw in before.items() if name != "qwen.sha256"
+    }
+
+
+def test_sums_of_any_medium_tell_which_descriptor_is_right(made: Made) -> None:
+    """One has the right sums and a flipped descriptor, the other the right descriptor and no sums."""
+    bad, bare = copied(made, "bad"), copied(made, "bare")
+    flipped_descriptor(made, bad)
+    (bare / "qwen.sha256").unlink()
+    run(0, "gather", bad, bare, "--into", "into")
+    assert Path("into/qwen.volumes.json").read_bytes() == made.descriptor.raw()
+    said = run(4, "verify", bad, "--also", bare)  # the flipped copy is a problem, and nothing is needed
+    assert "need" not in said
+    run(0, "load", bad, "--also", bare, "--to", "models")
+
+
+@needs_keygen
+def test_what_was_signed_is_what_is_loaded(signed: Made, keys: Path) -> None:
+    """Another right set of the name lies in the folder where the last volume is."""
+    other = other_words(signed, b"bbb")
+    last = signed.descriptor.volumes[-1].name
+    shutil.move(signed.folder / last, other / last)
+    both = (signed.folder, "--also", other)
+    run(2, "load", *both, "--to", "models")
+    run(0, "load", *both, "--to", "models", "--signers", keys / "signers")
+    names = [path for path in files_of(Path("models")) if path.startswith("manifests/")]
+    assert names == ["manifests/registry.ollama.ai/library/one/latest"]
+
+
+def test_a_policy_expects_what_is_gathered_too(made: Made, tmp_path: Path) -> None:
+    """What the media say together is expected; what would come together is not."""
+    other = other_words(made, b"bbb")
+    (other / "qwen.sha256").unlink()
+    sums = made.folder / "qwen.sha256"
+    sums.write_text(sums.read_text() + f"{'0' * 64}  more.txt\n")  # names the descriptor, and fits no set
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f'expect = ["{made.descriptor.bundle}"]\n')
+    for command in (("gather", made.folder, "--into", other), ("repair", other, "--from", made.folder)):
+        run(6, *command, "--policy", policy)
+
+
+@needs_keygen
+def test_a_directory_link_on_the_medium_chooses_no_signers(signed: Made, keys: Path) -> None:
+    (signed.folder / "trust").symlink_to(keys)
+    assert "lies inside" in run(10, "verify", signed.folder, "--signers", signed.folder / "trust" / "signers")
+    mine = keys.parent / "mine"
+    mine.symlink_to(keys)
+    assert "good, by" in run(0, "verify", signed.folder, "--signers", mine / "signers")
+
+
+def test_sums_that_name_nothing_accuse_nobody(made: Made) -> None:
+    """A damaged volume is that, whatever became of the sums."""
+    flip(made.path(2), 5000)
+    for raw in (b"", b"\xff\xfe", None):
+        (made.folder / "qwen.sha256").unlink(missing_ok=True)
+        if raw is not None:
+            (made.folder / "qwen.sha256").write_bytes(raw)
+        assert "damaged" in run(4, "verify", made.path(2))
+
+
+def test_the_target_is_no_foreign_medium(made: Made) -> None:
+    run(0, "gather", made.folder, "--into", "into")
+    Path("into/README.txt").write_bytes(b"changed")
+    said = run(0, "gather", "../" + Path.cwd().name + "/into", made.folder, "--into", "into")
+    assert "is not taken" not in said

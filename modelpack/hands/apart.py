@@ -96,13 +96,22 @@ def keep_apart(
 
 def _places(path: Path) -> Iterator[Path]:
     """Where each link on the way from *path* to its file lies, and that file: whoever lays a link chooses."""
-    for _ in range(_MOST_LINKS):
-        path = Path(os.path.realpath(path.parent)) / path.name
-        yield path
-        if not path.is_symlink():
-            return
-        path = path.parent / os.readlink(path)
-    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    left = [*reversed(path.absolute().parts)]
+    here, links = Path(left.pop()), 0
+    while left:
+        part = left.pop()
+        step = here.parent if part == ".." else here / part
+        if not step.is_symlink():
+            here = step
+            continue
+        yield step
+        if (links := links + 1) > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        leads = Path(os.readlink(step))
+        left += reversed(leads.parts)
+        if leads.is_absolute():
+            here = Path(left.pop())
+    yield here
 
 
 def own_devices() -> frozenset[int]:

@@ -147,6 +147,19 @@ def small(path):
     return b"".join(stretch([(path, size)], 0, size))
 
 
+def readable(paths):
+    """The bytes of those small *paths* that can be read; where none of them can, the first Failure."""
+    found, failed = [], []
+    for path in paths:
+        try:
+            found.append(small(path))
+        except (Failure, OSError) as error:
+            failed.append(error)
+    if failed and not found:
+        raise failed[0]
+    return found
+
+
 def sums_in(raw):
     """What the lines of sha256sum in *raw* say: {name: hex digits}. No name is absolute, or has a `..`."""
     lines = (line.group() for line in re.finditer("[^\n]+", raw.decode()))
@@ -207,7 +220,7 @@ class Bundle:
         self.tar = members(parts) if parts else {}
         self.inside = [folder] if folder else []  # no file in here vouches for it
         self.index = None  # the SHA-256 that it has to have, where a set of volumes says so
-        self.volumes, self.papers = [], b""  # of a set: [(path, SHA-256)], and STEM.sha256; None: damaged
+        self.volumes, self.papers = [], []  # of a set: [(path, SHA-256)], copies of STEM.sha256 (None: bad)
         self.sums, self.expects = {}, set()
 
     def find(self, name):
@@ -243,11 +256,11 @@ class Bundle:
 
 def open_bundle(places, signers):
     """The bundle in *places*: folders, or one tar."""
-    for place in places:
-        if not os.path.exists(place):
-            raise Failure(MISSING, "there is no " + place)
-        if re.search(r"\.tar\.\d{3}\Z", place):
-            raise Failure(MISSING, place + " is one volume of a set: name its folder by --from")
+    gone = [place for place in places if not os.path.exists(place)]
+    if gone:
+        raise Failure(MISSING, "there is no " + gone[0])
+    volumes = [place for place in places if os.path.isfile(place) and re.search(r"\.tar\.\d{3}\Z", place)]
+    places = [os.path.dirname(place) if place in volumes else place for place in places]  # the set is meant
     found = [place for place in places if os.path.isfile(place)]
     for folder in (place for place in places if os.path.isdir(place)):
         names = [name for name in sorted(os.listdir(folder)) if not name.startswith("._")]
@@ -266,15 +279,15 @@ def open_bundle(places, signers):
 def open_set(folders, sets, signers):
     """The bundle whose volumes lie in *folders*; *sets* are the descriptors that were found there."""
     stem = os.path.basename(sets[0])[: -len(".volumes.json")]
-    line, copies = stem + ".volumes.json", {sha256(raw): raw for raw in map(small, sets)}
+    line, copies = stem + ".volumes.json", {sha256(raw): raw for raw in readable(sets)}
     papers = [os.path.join(folder, stem + ".sha256") for folder in folders]  # on each medium; one is enough
-    texts = list(dict.fromkeys(small(path) for path in papers if plain_size(path) is not None))
+    texts = list(dict.fromkeys(readable(path for path in papers if plain_size(path) is not None)))
     if signers is not None:
         texts = [check_signatures(texts, [one + ".sig" for one in papers], "modelpack-set", signers, folders)]
-    known = {}  # which descriptor is named by which text; one that is damaged names none
+    known = {}  # which descriptor is named by which texts; one that is damaged names none
     for text in texts:
         with contextlib.suppress(ValueError, AttributeError):
-            known.setdefault(sums_in(text).get(line), text)
+            known.setdefault(sums_in(text).get(line), []).append(text)
     if signers is not None and not set(copies) & set(known):
         raise Failure(DAMAGED, sets[0] + " is not the one that was signed")
     right = [digest for digest in copies if digest in known] or list(copies)
@@ -300,7 +313,7 @@ def open_set(folders, sets, signers):
         what = "volumes are missing, cut short, or renamed (call it {}.tar.{:03} again). need: {}"
         raise Failure(MISSING, what.format(stem, int(need[0]), ", ".join(need)))
     bundle = Bundle(None, parts, None)
-    bundle.index, bundle.volumes, bundle.papers = index, volumes, known.get(right[0]) if texts else b""
+    bundle.index, bundle.volumes, bundle.papers = index, volumes, known.get(right[0]) if texts else []
     bundle.inside = folders
     return bundle
 
@@ -327,11 +340,14 @@ def check_signature(text, signature, namespace, signers, inside):
     real = os.path.realpath(signers)
     ours = [os.stat(path).st_dev for path in (ROOT, os.path.expanduser("~")) if os.path.exists(path)]
     media = {os.stat(path).st_dev for path in (medium, *inside)}.difference(ours)
-    below = any(real.startswith(os.path.join(path, "")) for path in inside)
+    folder, name = os.path.split(os.path.abspath(signers))  # where a link to it lies counts as well
+    ways = real, os.path.join(folder, name), os.path.join(os.path.realpath(folder), name)
+    below = any(way.startswith(os.path.join(path, "")) for path in inside for way in ways)
     if below or os.path.dirname(real) == medium or os.stat(real).st_dev in media:
         raise Failure(UNTRUSTED, signers + " lies on the medium that it should vouch for: bring another")
-    modes = [os.stat(one).st_mode for one in (real, os.path.dirname(real), os.path.dirname(signers) or ".")]
-    if not WINDOWS and any(mode & stat.S_IWOTH and not mode & stat.S_ISVTX for mode in modes):
+    modes = [os.stat(one).st_mode for one in (os.path.dirname(real), os.path.dirname(signers) or ".")]
+    open_to_all = any(mode & stat.S_IWOTH and not mode & stat.S_ISVTX for mode in modes)
+    if not WINDOWS and (open_to_all or os.stat(real).st_mode & stat.S_IWOTH):
         raise Failure(UNTRUSTED, "everybody may change " + signers + ": `chmod o-w`, after a look at it")
     lines, tool = [], [path for path in SSH_KEYGEN if os.path.isfile(path)]
     with contextlib.suppress(OSError, Failure):
@@ -358,17 +374,19 @@ def check_signature(text, signature, namespace, signers, inside):
             code = UNCHECKED if "unsupported" in told or not told else DAMAGED
             code = UNTRUSTED if "namespace" in told else code  # made for another purpose
             raise Failure(code, f"{signature} is a BAD one, or none for this: {told or 'no word of why'}")
-        told = "no line is about its key"
+        told, odd = "no line is about its key", ""
         for line in lines:  # one by one: of several about one key, find-principals tells of the first alone
             with open(os.path.join(folder, "signers"), "wb") as file:
                 file.write(line + b"\n")
             names, why = keygen("find-principals")
             told = why if "expired" in why or "not yet valid" in why else told
+            odd = why if re.search("bad options|invalid key|missing key", why) else odd
             for who in names.split("\n")[:-1]:
                 said, told = keygen("verify", "-n", namespace, "-I", who)
                 if said.startswith(f'Good "{namespace}" signature for {who} with '):
                     return say(said.strip())
-    raise Failure(UNTRUSTED, f"{signature}: no good signature by any of {signers} ({told})")
+    code, told = (UNTRUSTED, told) if told != "no line is about its key" or not odd else (UNCHECKED, odd)
+    raise Failure(code, f"{signature}: no good signature by any of {signers} ({told})")
 
 
 def read_index(bundle, expect, signers):
@@ -480,10 +498,12 @@ def check(bundle, every):
     """Hash every file of the bundle; or only those README.txt and restore.py that are there, to be run."""
     if every and bundle.papers is None:
         raise Failure(DAMAGED, "the .sha256 of the set is damaged, or of another set")
-    listed, beside = sums_in(bundle.papers or b""), list(bundle.volumes) if every else []
-    for folder in bundle.inside:
-        beside += [(os.path.join(folder, name), listed[name]) for name in STRIPPED if name in listed]
-    for path, digest in beside:
+    listed = [sums_in(text) for text in bundle.papers or []]
+    for path, name in [(os.path.join(folder, name), name) for folder in bundle.inside for name in STRIPPED]:
+        due = {lines[name] for lines in listed if name in lines}
+        if due and plain_size(path) is not None and sha256(small(path)) not in due:
+            raise Failure(DAMAGED, path + " is damaged, or was changed: do not follow it")
+    for path, digest in bundle.volumes if every else []:
         size = plain_size(path)
         for _ in hashed(stretch([(path, size)], 0, size), digest, path) if size is not None else ():
             pass
@@ -678,6 +698,17 @@ def create_request(bundle, model):
     return request, digests
 
 
+def by_base(models):
+    """Each of *models*, and the name in lower case of what it is made from; that one comes first."""
+    left = [(one, parse_name(one.base)[0].lower() if one.base else None) for one in models]
+    left.sort(key=lambda pair: pair[0].recipe)
+    while left:
+        names = {model.name.lower() for model, _ in left}
+        first = next((pair for pair in left if pair[1] not in names), left[0])  # none: they go in a circle
+        left.remove(first)
+        yield first
+
+
 def target_kind(to, parser):
     """Server or Directory, whichever *to* names; what looks like a URL and is none is usage."""
     if not re.match(r"[^/\\]{2,}:", to):
@@ -726,14 +757,16 @@ def main():
         for model in models:
             say(f"{model.name}  {model.id[:12]}  {sum(model.blobs.values())} bytes")
     if args.to and not (args.list or args.check):
-        target, refused = kind(args.to), None
-        for model in sorted(models, key=lambda one: (one.recipe, bool(one.base))):
+        target, refused = kind(args.to), set()
+        for model, base in by_base(models):
             try:
+                if base in refused:
+                    raise Failure(REFUSED, f"{model.name} is made from {base}, which is another one there")
                 target.restore(bundle, model)
             except Failure as failure:
                 if failure.code != REFUSED or len(models) == 1:
                     raise
-                refused = refused or failure  # the others do not depend on it
+                refused.add(model.name.lower())  # those that are not made from it can do without
                 say("restore.py: " + str(failure), sys.stderr)
         if refused:
             raise Failure(REFUSED, "not all models were restored: see above")

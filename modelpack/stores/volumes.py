@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 from modelpack.documents.contents import Contents, read_contents
@@ -70,8 +70,12 @@ def _too_many(where: Path) -> Usage:
     )
 
 
-def read_descriptor(folders: Sequence[Path], stem: str | None = None) -> Descriptor:
+def read_descriptor(
+    folders: Sequence[Path], stem: str | None = None, set_id: Digest | None = None
+) -> Descriptor:
     """The one set in *folders*, or the one called *stem*; a damaged copy of a descriptor counts for nothing.
+
+    Where the very set is known, as by a signature, no other counts than the one with this *set_id*.
 
     NotFound where there is no descriptor; Corrupt where all are damaged; Usage where there are several sets,
     or two of the same name.
@@ -90,7 +94,10 @@ def read_descriptor(folders: Sequence[Path], stem: str | None = None) -> Descrip
         good.setdefault(raw, (path, descriptor))
     if not good:
         raise failed[0]
-    vouched = {raw: one for raw, one in good.items() if any(map(partial(vouched_for, one[1]), folders))}
+    if set_id is not None:
+        good = {raw: one for raw, one in good.items() if one[1].id == set_id} or good
+    named = {named_by_sums(one, folder) for _, one in good.values() for folder in folders}
+    vouched = {raw: one for raw, one in good.items() if one[1].id in named}
     if len(good) > 1 and len({one.stem for _, one in good.values()}) == 1 and vouched:
         good = vouched  # a copy that was damaged, and is JSON still: its sums say that it is another one
     paths = [path for path, _ in good.values()]
@@ -115,15 +122,16 @@ def distinct(folders: Sequence[Path]) -> tuple[Path, ...]:
     return tuple({os.path.realpath(one): one for one in folders}.values())
 
 
-def vouched_for(descriptor: Descriptor, folder: Path) -> bool:
-    """Whether the STEM.sha256 in *folder* has the digest of *descriptor*; anybody may have written it."""
+def named_by_sums(descriptor: Descriptor, folder: Path) -> Digest | None:
+    """The digest that the STEM.sha256 in *folder* has for the descriptor of that name; None where nobody can
+    tell. Anybody may have written it.
+    """
     name = descriptor.stem + SUMS
     try:
         with Folder.at(folder) as opened:
-            sums = parse_sums(opened.read(name, SMALL), folder / name)
-            return sums_say(sums, descriptor.name) == descriptor.id
+            return sums_say(parse_sums(opened.read(name, SMALL), folder / name), descriptor.name)
     except ModelpackError:
-        return False
+        return None
 
 
 class VolumeSet(Tarred[JoinedReader]):
@@ -141,12 +149,14 @@ class VolumeSet(Tarred[JoinedReader]):
         self.folders = distinct(folders)
         self.path = self.folders[0]
         self.stem = stem
+        self.set_id: Digest | None = None
+        """The set that counts, where others of its name lie there, too: set where a signature says which."""
         self._expect = expect
 
     @cached_property
     def descriptor(self) -> Descriptor:
         """What the set says of itself; Unexpected where it is not of the bundle that was expected."""
-        found = read_descriptor(self.folders, self.stem)
+        found = read_descriptor(self.folders, self.stem, self.set_id)
         if self._expect is not None and found.bundle != self._expect:
             raise Unexpected(
                 f"is not the bundle that was expected: its fingerprint is {found.bundle}, not {self._expect}",

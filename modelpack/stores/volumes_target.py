@@ -119,7 +119,7 @@ class VolumesTarget:
         others = {name for name in there if stem_of(name) not in (None, self._name(models))}
         if len(others) > 1:
             raise Refused(
-                f"holds several sets ({', '.join(sorted(others)[:3])}), of which one alone can be replaced",
+                f"holds several other sets ({', '.join(sorted(others)[:3])}); one alone can be replaced",
                 where=self.path,
                 advice="Choose another folder.",
             )

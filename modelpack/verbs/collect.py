@@ -23,6 +23,8 @@ from modelpack.verbs.volumes_signed import another_set
 from modelpack.words.report import Moved, Report, Stage, silent
 from modelpack.words.volume import Volume
 
+_FLIPPED = 16  # bytes of a descriptor: a fingerprint has 64 digits
+
 
 @dataclass
 class Collected:
@@ -77,7 +79,9 @@ def collect(
     folders = list(dict.fromkeys(one if one.is_dir() else one.absolute().parent for one in sources))
     said = _set_of(folders, into, stem, signed)
     descriptor = said.descriptor
-    if signed is not None and signed.set_id not in (None, descriptor.id):
+    if signed is not None and (
+        signed.set_id not in (None, descriptor.id) or signed.fingerprint not in (None, descriptor.bundle)
+    ):
         raise another_set(into)
     result = Collected(descriptor)
     with Folder.at(into, create=True) as root:
@@ -132,8 +136,13 @@ def _set_of(folders: Sequence[Path], into: Path, stem: str | None, signed: Signe
 
 
 def _akin(one: Descriptor, other: Descriptor) -> bool:
-    """Whether two descriptors are of one set, one of them damaged: some volume is the same in both."""
-    return one.size == other.size and any(volume in other.volumes for volume in one.volumes)
+    """Whether two descriptors are of one set, one of them damaged: all but a few bytes are the same.
+
+    Those of two right sets, be these ever so alike, differ in every digit of the fingerprint, and in more.
+    """
+    ours, theirs = one.raw(), other.raw()
+    changed = (a != b for a, b in zip(ours, theirs, strict=False))
+    return len(ours) == len(theirs) and sum(changed) <= _FLIPPED
 
 
 def _has_any(folder: Path, descriptor: Descriptor) -> bool:

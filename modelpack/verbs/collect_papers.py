@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def papers_into(
                 due = sums_say(lines, text)
                 if found is not None and Digest.of(found) == due:
                     right.setdefault(text, found)
-                elif found is not None and due is not None and other != into:
+                elif found is not None and due is not None and not os.path.samefile(other, into):
                     problems.append(Corrupt("was changed, and is not taken", where=other / text))
     if signature is not None:
         right[descriptor.stem + SIGNATURE] = signature

@@ -162,6 +162,8 @@ def check(store: Source, trust: Trust, place: object) -> Signed:
         )
     if found and signers:
         signed = _checked(papers, found, signers, revoked, place)
+        if isinstance(store, VolumeSet):
+            store.set_id = signed.set_id  # whatever else lies there under its name
     else:
         signed = Signed(NOT_CHECKED, key=_named(found[0][1])) if found else Signed(UNSIGNED)
         if asked.expect is not None:

@@ -12,6 +12,7 @@ from modelpack.errors import Corrupt, Local, ModelpackError, NotFound, Refused, 
 from modelpack.hands.disk import Folder
 from modelpack.hands.scratch import SCRATCH
 from modelpack.stores.volumes import descriptors as descriptors
+from modelpack.stores.volumes import named_by_sums
 from modelpack.verbs.trust import Signed
 from modelpack.verbs.verdict import Remark
 from modelpack.words.blob import SMALL
@@ -47,7 +48,7 @@ def papers(folders: Sequence[Path], stem: str | None = None, signed: Signed | No
     each, wrong = descriptors(folders, stem)
     for path, one, raw in each:
         found.setdefault(one.id, (one, raw, []))[2].append(path)
-        if vouches(path.parent, one):
+        if any(named_by_sums(one, folder) == one.id for folder in folders):
             vouched.add(one.id)
     if not found:
         raise wrong[0] if wrong else no_descriptor(folders)

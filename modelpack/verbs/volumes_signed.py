@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelpack.documents.volumes import DESCRIPTOR, SUMS, Descriptor, set_of, stem_of
+from modelpack.documents.volumes import DESCRIPTOR, Descriptor, set_of, stem_of
 from modelpack.errors import Local, ModelpackError, Unchecked, Unexpected, Unsupported
 from modelpack.hands.disk import Folder, open_path
-from modelpack.stores.volumes import VolumeSet, vouched_for
+from modelpack.stores.volumes import VolumeSet, named_by_sums
 from modelpack.verbs.trust import GOOD, Signed, Trust, check
 from modelpack.verbs.volumes import Looked, Set, State, check_documents, verify_set
 from modelpack.verbs.volumes_look import look
@@ -113,10 +113,9 @@ def check_volume(
 
 
 def _doubtful(descriptor: Descriptor, signed: Signed, folders: Sequence[Path]) -> bool:
-    """Whether there are sums beside *descriptor*, all of which name another one, and nobody signed it."""
-    name = descriptor.stem + SUMS
-    there = [folder for folder in folders if (folder / name).is_file()]
-    return signed.set_id is None and bool(there) and not any(vouched_for(descriptor, one) for one in there)
+    """Whether sums name another descriptor in place of this one, none name it, and nobody signed it."""
+    named = {named_by_sums(descriptor, folder) for folder in folders} - {None}
+    return signed.set_id is None and bool(named) and descriptor.id not in named
 
 
 def check_set(
