@@ -107,8 +107,10 @@ class _Blocks:
             offset = self._next
             if offset >= self._size:
                 return None
-            self._next = offset + self._block
-            return offset
+            self._next = ahead = offset + self._block
+        # The medium reads on while this block is hashed.
+        system.expect_soon(self._fd, ahead, min(self._block, self._size - ahead))
+        return offset
 
     def _one(self, offset: int, room: memoryview, gone: Gone) -> None:
         want, done = min(self._block, self._size - offset), 0

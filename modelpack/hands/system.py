@@ -129,6 +129,12 @@ def expect_sequential(fd: int, offset: int, size: int) -> None:
         os.posix_fadvise(fd, offset, size, os.POSIX_FADV_SEQUENTIAL)
 
 
+def expect_soon(fd: int, offset: int, size: int) -> None:
+    """Have the system read this stretch ahead, while something else is done."""
+    if sys.platform == "linux" and size > 0:
+        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_WILLNEED)
+
+
 _found: list[Any] = []
 
 
