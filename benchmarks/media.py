@@ -26,7 +26,7 @@ class Table(Protocol):
 
     def row(self, what: str, ours: float, yard: float, target: str, unit: str = "s") -> None: ...
 
-    def pairs(self, *works: Callable[[], None]) -> list[float]: ...
+    def pairs(self, *works: Callable[[], None], before: Callable[[], object] = ...) -> list[float]: ...
 
 
 def media(
@@ -44,45 +44,34 @@ def media(
     pack_one = [*modelpack, "pack", source, "-o", one, "-q"]
     pack_cut = [*modelpack, "pack", source, "-o", cut, "--volume-size", volume, "--stem", "m", "-q"]
 
-    def fresh(work: Callable[[], None]) -> Callable[[], None]:
-        def cleared() -> None:
-            one.unlink(missing_ok=True)
-            for each in (cut, there):
-                shutil.rmtree(each, ignore_errors=True)
-            work()
+    def clear() -> None:
+        one.unlink(missing_ok=True)
+        for each in (cut, there):
+            shutil.rmtree(each, ignore_errors=True)
 
-        return cleared
+    def emptied() -> None:
+        shutil.rmtree(there, ignore_errors=True)
 
-    ours, yard = bench.pairs(fresh(run(*pack_cut)), fresh(run(*pack_one)))
+    ours, yard = bench.pairs(run(*pack_cut), run(*pack_one), before=clear)
     bench.row("pack into volumes / into one tar", ours, yard, "<= 1.1")
+    clear()
     run(*pack_cut)()
     run(*pack_one)()
     first = next(iter(sorted(cut.glob("*.001"))))
     ours, yard = bench.pairs(run(*modelpack, "verify", first, "-q"), run("b3sum", first))
     bench.row("verify of one volume / b3sum", ours, yard, "<= 1.2")
 
-    def from_medium(work: Callable[[], None]) -> Callable[[], None]:
-        def cold() -> None:
-            forget_files([first])
-            work()
-
-        return cold
-
     ours, yard = bench.pairs(
-        from_medium(run(*modelpack, "verify", first, "--read-back", "-q")), from_medium(run("b3sum", first))
+        run(*modelpack, "verify", first, "--read-back", "-q"),
+        run("b3sum", first),
+        before=lambda: forget_files([first]),
     )
     bench.row("… from the medium, not from memory / b3sum", ours, yard, "<= 1.2")
 
-    def emptied(work: Callable[[], None]) -> Callable[[], None]:
-        def cleared() -> None:
-            shutil.rmtree(there, ignore_errors=True)
-            work()
-
-        return cleared
-
     ours, yard = bench.pairs(
-        emptied(run(*modelpack, "load", cut, "--to", there, "-q")),
-        emptied(run(*modelpack, "load", one, "--to", there, "-q")),
+        run(*modelpack, "load", cut, "--to", there, "-q"),
+        run(*modelpack, "load", one, "--to", there, "-q"),
+        before=emptied,
     )
     bench.row("load from volumes / from the tar", ours, yard, "<= 1.1")
 
@@ -92,7 +81,7 @@ def media(
         subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=there, check=True)
 
     restore = run(sys.executable, "-I", RESTORE, "--from", one, "--to", there)
-    ours, yard = bench.pairs(emptied(restore), emptied(by_hand))
+    ours, yard = bench.pairs(restore, by_hand, before=emptied)
     bench.row("restore.py / tar x, sha256sum", ours, yard, "<= 2")
     bench.row("descriptor of 42 GB (KiB)", len(_descriptor().raw()) / KIB, 128, "<= 1", "K")
     for what, command in (
@@ -103,7 +92,7 @@ def media(
             shutil.rmtree(cut)
         shutil.rmtree(there, ignore_errors=True)
         bench.row(f"peak memory of {what} (MiB)", peak(*command), 120, "<= 1", "M")
-    fresh(lambda: None)()
+    clear()
 
 
 def _descriptor() -> Descriptor:

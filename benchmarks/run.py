@@ -88,11 +88,12 @@ class Bench:
     def wants(self, word: str) -> bool:
         return self.only is None or self.only in word
 
-    def pairs(self, *works: Callable[[], None]) -> list[float]:
-        """Medians of the seconds that each of *works* takes, run in turn."""
+    def pairs(self, *works: Callable[[], None], before: Callable[[], object] = int) -> list[float]:
+        """Medians of the seconds that each of *works* takes, run in turn; *before* each, out of its time."""
         taken: list[list[float]] = [[] for _ in works]
         for turn in range(self.runs + 1):
             for times, work in zip(taken, works, strict=True):
+                before()
                 os.sync()  # nobody pays for what another has left to the disk
                 begun = time.perf_counter()
                 work()
