@@ -9,9 +9,9 @@ import click
 
 from modelpack.cli.options import json_option, quiet_option
 from modelpack.cli.progress import Progress
-from modelpack.cli.talk import bundle_lines, complain, counted, result, result_json, table, talk
+from modelpack.cli.talk import bundle_lines, complain, counted, error_json, result, result_json, table, talk
 from modelpack.cli.trust_options import trust_options
-from modelpack.cli.volumes_shown import blocks, error_json
+from modelpack.cli.volumes_shown import blocks
 from modelpack.errors import Corrupt, NotFound
 from modelpack.hands.slices_copies import need_of
 from modelpack.stores.volumes import VolumeSet

@@ -16,7 +16,7 @@ from modelpack.cli.talk import counted, leave_by, result, result_json, talk
 from modelpack.documents.extras import Attachment, Extras
 from modelpack.documents.volumes import check_stem, volume_size
 from modelpack.errors import ModelpackError, Usage
-from modelpack.hands.readback import forget_files, settle
+from modelpack.hands.readback import files_at, forget_files, settle
 from modelpack.stores import Source
 from modelpack.verbs import locate
 from modelpack.verbs.attach import attached, merged
@@ -84,7 +84,7 @@ class Media:
         path = Path(output)
         if output == "-" or not (self.cut or self.read_back):
             return
-        files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+        files = files_at(path)
         settle(files)
         if self.read_back:
             self._read_back(path, files, progress, quiet)

@@ -14,6 +14,7 @@ from modelpack.cli.talk import (
     bundle_lines,
     complain,
     counted,
+    error_json,
     leave_by,
     result,
     result_json,
@@ -163,9 +164,6 @@ def _as_json(done: Repaired) -> dict[str, object]:
             }
             for one in done.mended
         ],
-        "left": [
-            {"kind": type(one).__name__, "what": one.what, "where": one.where, "advice": one.advice}
-            for one in done.left
-        ],
+        "left": [error_json(one) for one in done.left],
         "unchecked": done.unchecked,
     }

@@ -28,12 +28,14 @@ def result_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=True))
 
 
+def error_json(one: ModelpackError) -> dict[str, str]:
+    """An error, for scripts."""
+    return {"kind": type(one).__name__, "what": one.what, "where": one.where, "advice": one.advice}
+
+
 def failed_json(failed: Mapping[str, ModelpackError]) -> list[dict[str, Any]]:
     """Errors by the names of models, for scripts."""
-    return [
-        {"name": name, "kind": type(one).__name__, "what": one.what, "where": one.where, "advice": one.advice}
-        for name, one in failed.items()
-    ]
+    return [{"name": name, **error_json(one)} for name, one in failed.items()]
 
 
 def talk(text: str, *, quiet: bool = False) -> None:

@@ -9,13 +9,13 @@ import click
 from modelpack.cli.options import expect_option, json_option, quiet_option
 from modelpack.cli.progress import Progress
 from modelpack.cli.remarks import remark_lines
-from modelpack.cli.talk import bundle_lines, counted, leave_by, result, result_json
+from modelpack.cli.talk import bundle_lines, counted, error_json, leave_by, result, result_json
 from modelpack.cli.trust_options import trust_options
 from modelpack.cli.volumes_shown import one_json, show_one, show_set
 from modelpack.documents.volumes import DESCRIPTOR
 from modelpack.errors import Unchecked, Usage
 from modelpack.hands.hashing import blamed
-from modelpack.hands.readback import forget_files
+from modelpack.hands.readback import files_at, forget_files
 from modelpack.stores import Source
 from modelpack.stores.volumes import VolumeSet, distinct
 from modelpack.verbs import locate
@@ -112,10 +112,7 @@ def command(
                 "blobs": verdict.blobs,
                 "bytes_read": verdict.bytes_read,
                 "by": sorted(verdict.by),
-                "problems": [
-                    {"kind": type(one).__name__, "what": one.what, "where": one.where, "advice": one.advice}
-                    for one in verdict.problems
-                ],
+                "problems": [error_json(one) for one in verdict.problems],
                 "remarks": [
                     {
                         "kind": one.kind,
@@ -182,6 +179,4 @@ def _show_alone(alone: Alone, *, as_json: bool) -> None:
 def _files(store: Source) -> list[Path]:
     """The files that *store* is read from."""
     path = getattr(store, "path", None)
-    if not isinstance(path, Path):
-        return []
-    return [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+    return files_at(path) if isinstance(path, Path) else []

@@ -7,8 +7,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from modelpack.cli.remarks import remark_lines
-from modelpack.cli.talk import bundle_lines, complain, counted, leave_by, result, result_json, table
-from modelpack.errors import Corrupt, ModelpackError, Unchecked
+from modelpack.cli.talk import (
+    bundle_lines,
+    complain,
+    counted,
+    error_json,
+    leave_by,
+    result,
+    result_json,
+    table,
+)
+from modelpack.errors import Corrupt, Unchecked
 from modelpack.hands.slices_copies import need_of
 from modelpack.verbs.trust import Signed
 from modelpack.verbs.volumes import Looked, Set, State
@@ -144,8 +153,3 @@ def set_json(found: Set) -> dict[str, Any]:
             for one in found.remarks
         ],
     }
-
-
-def error_json(one: ModelpackError) -> dict[str, str]:
-    """An error, for scripts."""
-    return {"kind": type(one).__name__, "what": one.what, "where": one.where, "advice": one.advice}

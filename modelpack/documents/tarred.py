@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from modelpack.documents.contents import Contents
+from modelpack.documents.bundled import Bundled
 from modelpack.documents.expects import absent
 from modelpack.documents.extras import ATTACHMENT, Attachment, path_of
-from modelpack.documents.model import Model
 from modelpack.documents.oci import blob_path
 from modelpack.errors import Corrupt, NotFound
 from modelpack.words.blob import Blob
-from modelpack.words.digest import Digest
 from modelpack.words.reader import read_exactly
 
 _R = TypeVar("_R", bound=AbstractContextManager[Any])
 
 
-class Tarred(ABC, Generic[_R]):
+class Tarred(Bundled, Generic[_R]):
     """A bundle whose files are members of a tar: read in any order, straight from their places.
 
     _R is the Reader that gives the bytes of a stretch of the tar, to be used by `with`.
@@ -31,11 +29,6 @@ class Tarred(ABC, Generic[_R]):
     @abstractmethod
     def where(self) -> object:
         """What errors are about."""
-
-    @property
-    @abstractmethod
-    def contents(self) -> Contents:
-        """What its documents say, all of them checked."""
 
     @property
     @abstractmethod
@@ -49,20 +42,6 @@ class Tarred(ABC, Generic[_R]):
     def _find(self, path: str) -> tuple[int, int] | None:
         """Where *path* lies, as of `members`."""
         return self.members.get(path)
-
-    @property
-    def fingerprint(self) -> Digest:
-        """SHA-256 of its index.json."""
-        return self.contents.fingerprint
-
-    @property
-    def expects(self) -> frozenset[Digest]:
-        """Blobs that its models name and it does not hold: a delta expects them at the target."""
-        return self.contents.expects
-
-    def models(self) -> Sequence[Model]:
-        """The models of the bundle, in the order of its index."""
-        return self.contents.models
 
     def open(self, blob: Blob, offset: int = 0) -> _R:
         """The bytes of *blob*, straight from their place in the tar."""

@@ -55,6 +55,11 @@ def forget(fd: int) -> str:
         return "this system has no way to read past its memory"
 
 
+def files_at(path: Path) -> list[Path]:
+    """The file at *path*, or all that lie below it."""
+    return [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+
+
 def forget_files(paths: Iterable[Path]) -> dict[Path, str]:
     """As `forget`, of files that somebody else will open: those that may come from memory, and why.
 

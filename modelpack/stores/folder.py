@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
+from modelpack.documents.bundled import Bundled
 from modelpack.documents.contents import Contents, read_contents
 from modelpack.documents.expects import FILE_NAME, NOTHING, Expects, absent
 from modelpack.documents.extras import ATTACHMENT, FOLDER, NONE, SCRIPT, Attachment, Extras, path_of
@@ -26,7 +27,7 @@ from modelpack.words.digest import Digest
 from modelpack.words.report import Report, silent
 
 
-class FolderBundle:
+class FolderBundle(Bundled):
     """The bundle in the directory *path*: a source, and a target to which models are added.
 
     It may be missing or empty: the first session makes it. With *expect*, a bundle of any other fingerprint
@@ -89,20 +90,6 @@ class FolderBundle:
                     if about is not None and not stat.S_ISDIR(about.st_mode):
                         found[prefix + name] = about.st_size
         return found
-
-    @property
-    def fingerprint(self) -> Digest:
-        """SHA-256 of its index.json."""
-        return self.contents.fingerprint
-
-    @property
-    def expects(self) -> frozenset[Digest]:
-        """Blobs that its models name and it does not hold: a delta expects them at the target."""
-        return self.contents.expects
-
-    def models(self) -> Sequence[Model]:
-        """The models of the bundle, in the order of its index."""
-        return self.contents.models
 
     def open(self, blob: Blob, offset: int = 0) -> FileReader:
         """The bytes of *blob*: a plain file of its size, or NotFound, Corrupt, Refused."""

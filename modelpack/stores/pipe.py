@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 
+from modelpack.documents.bundled import Bundled
 from modelpack.documents.contents import Contents, read_contents
 from modelpack.documents.expects import FILE_NAME, NOTHING, Expects, absent
 from modelpack.documents.extras import ATTACHMENT, NONE, STRIPPED, Attachment, Extras, path_of
@@ -25,7 +26,7 @@ from modelpack.words.report import Report, silent
 _FIRST = "Pack it anew, or save it to a file and load that."
 
 
-class PipeSource:
+class PipeSource(Bundled):
     """The bundle that *stream* brings. Documents are kept (bounded), blobs pass by."""
 
     def __init__(self, stream: Reader, where: object = "the pipe", *, expect: Digest | None = None) -> None:
@@ -41,20 +42,6 @@ class PipeSource:
     def contents(self) -> Contents:
         """What its documents say, all of them checked; the pipe then stands before the first blob."""
         return read_contents(self._document, self._where, self._expect)
-
-    @property
-    def fingerprint(self) -> Digest:
-        """SHA-256 of its index.json."""
-        return self.contents.fingerprint
-
-    @property
-    def expects(self) -> frozenset[Digest]:
-        """Blobs that its models name and it does not bring: a delta expects them at the target."""
-        return self.contents.expects
-
-    def models(self) -> Sequence[Model]:
-        """The models of the bundle, in the order of its index."""
-        return self.contents.models
 
     def read(self, path: str, most: int) -> bytes:
         """The document at *path*, before the first blob has passed; NotFound, or Corrupt where it has more
